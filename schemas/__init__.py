@@ -1,0 +1,1 @@
+"""The contracts: the events that travel on the topics. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""The streaming service: text in on Kafka, labels and alerts out."""
