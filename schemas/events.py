@@ -1,0 +1,304 @@
+"""The events on the topics, as frozen pydantic models; the JSON Schemas beside this file are generated from them.
+
+Instants are RFC 3339 in UTC with milliseconds, bytes are base64url, probabilities lie in [0, 1]. A field without a
+real value is absent. Readers ignore fields they do not know, so that a newer writer does not stop an older reader.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+
+def format_instant(instant: datetime) -> str:
+    """RFC 3339 in UTC, cut to milliseconds, such as ``2026-03-02T09:30:00.125Z``."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[AwareDatetime, PlainSerializer(format_instant, when_used="json")]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Measure = Annotated[float, Field(allow_inf_nan=False)]
+SentimentLabel = Literal["negative", "neutral", "positive"]
+
+
+class Contract(BaseModel):
+    """What all models here have in common: frozen, no coercion, bytes as base64url."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    def to_json(self) -> bytes:
+        """The event as it travels: JSON without absent fields."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+class Event(Contract):
+    """A value of a topic."""
+
+    schema_version: Literal[1] = 1
+
+
+class ItemStatus(StrEnum):
+    """What a feed says of its item: fit for use, a correction of an earlier one, or taken back."""
+
+    usable = "usable"
+    corrected = "corrected"
+    withdrawn = "withdrawn"
+
+
+class NewsItem(Event):
+    """A piece of financial text, as a producer writes it to ``news.raw``.
+
+    Without ``id`` the item is known by a hash of source, title and url.
+    """
+
+    id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    title: str = ""
+    body: str | None = None
+    published_at: Instant | None = None
+    source: Annotated[str, Field(max_length=256)] | None = None
+    url: Annotated[str, Field(max_length=2048)] | None = None
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    symbols: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=64)] = ()
+    revision: Count = 0
+    status: ItemStatus = ItemStatus.usable
+    supersedes: str | None = None
+
+    @model_validator(mode="after")
+    def _has_text(self) -> Self:
+        if self.status is not ItemStatus.withdrawn and not (self.title.strip() or (self.body or "").strip()):
+            raise ValueError("title and body are both empty; only a withdrawn item may have no text")
+        return self
+
+
+class InputRef(Contract):
+    """Coordinates of a raw record."""
+
+    topic: str
+    partition: Count
+    offset: Count
+
+
+class StackRef(Contract):
+    """Which stack spoke: its name and the sha256 of its manifest."""
+
+    name: str
+    digest: str
+
+
+class Sentiment(Contract):
+    """Calibrated sentiment of the whole item.
+
+    ``score`` is p(positive) - p(negative). ``entropy`` (of the pooled distribution) and ``disagreement`` (mutual
+    information between the members) are in nats.
+    """
+
+    label: SentimentLabel
+    score: Score
+    probabilities: dict[SentimentLabel, Probability]
+    entropy: Annotated[Measure, Field(ge=0)]
+    disagreement: Annotated[Measure, Field(ge=0)]
+
+
+class Topic(Contract):
+    """Calibrated topic: the best label, and the probabilities of the best five, best first."""
+
+    label: str
+    probabilities: Annotated[dict[str, Probability], Field(max_length=5)]
+
+
+class Entity(Contract):
+    """Something the item is about, such as ``{"id": "AAPL", "scheme": "symbol"}``."""
+
+    id: str
+    scheme: Literal["symbol", "cashtag"]
+    sentiment: Sentiment | None = None
+    relevance: Probability | None = None
+
+
+class LabelledEvent(Event):
+    """A labelled item on ``news.labelled``; exactly one for each raw record that is neither dead nor a heartbeat.
+
+    ``clock`` never falls within a partition; detection runs on it alone. ``event_id`` is derived from ``input``, so a
+    consumer can drop repeats under at-least-once delivery. ``sentiment`` and ``topic`` are absent where the stack
+    abstained, and ``abstained_because`` says why.
+    """
+
+    event_id: str
+    item_id: str
+    title: str
+    url: str | None = None
+    source: str
+    published_at: Instant | None = None
+    received_at: Instant
+    clock: Instant
+    labelled_at: Instant
+    sentiment: Sentiment | None = None
+    topic: Topic | None = None
+    entities: tuple[Entity, ...] = ()
+    status: ItemStatus = ItemStatus.usable
+    revision: Count = 0
+    supersedes: str | None = None
+    similarity_key: str
+    abstained: bool = False
+    abstained_because: str | None = None
+    degraded: bool = False
+    stack: StackRef
+    input: InputRef
+
+    @model_validator(mode="after")
+    def _labels_or_a_reason(self) -> Self:
+        labelled = self.sentiment is not None and self.topic is not None
+        if self.abstained is labelled or self.abstained is not (self.abstained_because is not None):
+            raise ValueError("an event has both labels, or it abstained and says why")
+        return self
+
+
+class Progress(Event):
+    """A promise on ``news.progress``: later clocks of this labelled partition are at or after ``clock``.
+
+    It counts once a reader has reached ``labelled_next_offset`` of the labelled partition. ``lag`` is the number of
+    raw records behind the end of the raw partition when the mark was made. Also the labeller's public heartbeat.
+    """
+
+    partition: Count
+    clock: Instant
+    labelled_next_offset: Count
+    raw_next_offset: Count
+    lag: Count
+    stack: StackRef
+
+
+class DeadLetter(Event):
+    """A record that will never work, on ``news.dead``, with all that is needed to send it again.
+
+    ``timestamp_ms`` is the record's own (-1 where it had none). ``kind`` is a short stable word, ``reason`` a sentence.
+    """
+
+    input: InputRef
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int
+    kind: str
+    reason: str
+    attempts: Annotated[int, Field(ge=1)] = 1
+    failed_at: Instant
+
+
+class AlertStatus(StrEnum):
+    """Where an alert stands in its life."""
+
+    pending = "pending"
+    firing = "firing"
+    resolved = "resolved"
+
+
+class AlertKind(StrEnum):
+    """``negative_surge``: more bad news, and a larger share of all news; ``negative_volume``: only more of it."""
+
+    negative_surge = "negative_surge"
+    negative_volume = "negative_volume"
+
+
+class KeyType(StrEnum):
+    """What a key groups items by. A plain ``global`` key is the whole market."""
+
+    topic = "topic"
+    entity = "entity"
+    source = "source"
+    market = "global"
+
+
+class ResolveReason(StrEnum):
+    """Why an alert ended: evidence faded, no new evidence came, or the surge became the new normal."""
+
+    below_threshold = "below_threshold"
+    quiet = "quiet"
+    new_level = "new_level"
+
+
+class Baseline(Contract):
+    """Gamma belief about the key's negative clusters a day: mean a / b; ``learning`` while nothing may fire."""
+
+    a: Annotated[Measure, Field(gt=0)]
+    b: Annotated[Measure, Field(gt=0)]
+    learning: bool
+
+
+class Evidence(Contract):
+    """One story behind an alert: its first mention, and how many copies of it were folded into it."""
+
+    item_id: str
+    title: str
+    url: str | None = None
+    source: str
+    score: Score
+    received_at: Instant
+    copies: Count
+
+
+class Provenance(Contract):
+    """What the alert was computed from: stack digests, rule version, coordinates of the evidence in its order."""
+
+    stack: StackRef
+    rule_version: str
+    inputs: tuple[InputRef, ...]
+
+
+class AlertEvent(Event):
+    """A revision of an alert on ``news.alerts``; the newest revision of each ``alert_id`` is its state.
+
+    Clocks: ``first_clock`` is that of the run's first negative story, ``starts_at`` when the test crossed its
+    threshold, ``detected_at`` that of the record or timer behind this revision, ``ends_at`` of its end;
+    ``emitted_at`` alone is wall time. Counts are of stories (copies folded) since ``first_clock``: ``expected``
+    negative ones by the baseline, ``ratio`` = n_negative / expected. The test is the Gamma-Poisson run-CUSUM:
+    ``W`` of the rate multiple ``R`` against its threshold ``h``, for a ``budget`` of false alerts a day.
+    """
+
+    alert_id: str
+    revision: Annotated[int, Field(ge=1)]
+    status: AlertStatus
+    kind: AlertKind
+    key_type: KeyType
+    key: str
+    first_clock: Instant
+    starts_at: Instant
+    detected_at: Instant
+    emitted_at: Instant
+    ends_at: Instant | None = None
+    resolve_reason: ResolveReason | None = None
+    n_negative: Count
+    n_total: Count
+    n_copies: Count
+    n_sources: Count
+    expected: Annotated[Measure, Field(gt=0)]
+    ratio: Annotated[Measure, Field(ge=0)]
+    R: Annotated[Measure, Field(gt=1)]
+    W: Measure
+    h: Annotated[Measure, Field(gt=0)]
+    budget: Annotated[Measure, Field(gt=0)]
+    baseline: Baseline
+    evidence: Annotated[tuple[Evidence, ...], Field(max_length=10)]
+    incomplete_partitions: tuple[Count, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _ends_when_resolved(self) -> Self:
+        ended = self.ends_at is not None and self.resolve_reason is not None
+        if (self.status is AlertStatus.resolved) is not ended:
+            raise ValueError("a resolved alert, and no other, has ends_at and resolve_reason")
+        return self
+
+
+EVENTS: dict[str, type[Event]] = {
+    "news_item": NewsItem,
+    "labelled_event": LabelledEvent,
+    "progress": Progress,
+    "dead_letter": DeadLetter,
+    "alert_event": AlertEvent,
+}
