@@ -115,7 +115,7 @@ class Entity(Contract):
     """Something the item is about, such as ``{"id": "AAPL", "scheme": "symbol"}``."""
 
     id: str
-    scheme: Literal["symbol", "cashtag"]
+    scheme: str
     sentiment: Sentiment | None = None
     relevance: Probability | None = None
 

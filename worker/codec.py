@@ -1,0 +1,169 @@
+"""Bytes <-> values, with guards against hostile input. Pure; the limits are checked before anything costly runs."""
+
+import hashlib
+import struct
+import unicodedata
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import orjson
+import regex
+from pydantic import ValidationError
+from rensa import RMinHash
+
+from schemas.events import DeadLetter, Entity, InputRef, NewsItem
+from worker.errors import Fatal, Rejected
+from worker.records import PartitionClock, Record
+
+HEARTBEAT_HEADER = "stacknorm-heartbeat"
+MAX_COMBINING_MARKS = 30  # in a row: normalising is quadratic in such a run
+SIGNATURE_PERMUTATIONS = 64
+SIGNATURE_WORDS = 64  # the title and the first words of the body; copies differ further down
+
+_COMBINING_RUN = regex.compile(rf"\p{{M}}{{{MAX_COMBINING_MARKS + 1},}}")
+_CASHTAG = regex.compile(r"(?<![\w$])\$([A-Za-z]{1,6}(?:\.[A-Za-z]{1,2})?)(?![\w$])")
+_WORD = regex.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """How raw records are read. Lengths are in bytes and in characters."""
+
+    input_format: Literal["json", "text"] = "json"
+    max_value_bytes: int = 1 << 20
+    max_text_chars: int = 100_000
+
+
+def is_heartbeat(record: Record) -> bool:
+    """Whether the record only moves the clock."""
+    return any(name == HEARTBEAT_HEADER for name, _ in record.headers)
+
+
+def decode_item(record: Record, rules: InputRules) -> NewsItem:
+    """The item in a raw record.
+
+    Raises:
+        Rejected: with the kind ``size``, ``empty``, ``encoding``, ``json``, ``schema``, ``length`` or ``combining``.
+    """
+    value = record.value
+    if not value or value.isspace():
+        raise Rejected("empty", "the record has no value")
+    if len(value) > rules.max_value_bytes:
+        raise Rejected("size", f"{len(value)} bytes, above max_value_bytes = {rules.max_value_bytes}")
+    item = _text_item(value) if rules.input_format == "text" else _json_item(value)
+    _check_text(f"{item.title} {item.body or ''}", rules.max_text_chars)
+    return item
+
+
+def _text_item(value: bytes) -> NewsItem:
+    try:
+        return NewsItem(title=value.decode())
+    except UnicodeDecodeError as error:
+        raise Rejected("encoding", f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _json_item(value: bytes) -> NewsItem:
+    try:
+        return NewsItem.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        kind = "json" if first["type"] == "json_invalid" else "schema"
+        place = ".".join(str(part) for part in first["loc"])
+        raise Rejected(kind, f"{place}: {first['msg']}" if place else first["msg"]) from error
+
+
+def _check_text(text: str, max_chars: int) -> None:
+    if len(text) > max_chars:
+        raise Rejected("length", f"{len(text)} characters of text, above max_text_chars = {max_chars}")
+    if not text.isascii() and (run := _COMBINING_RUN.search(text)):
+        length = run.end() - run.start()
+        raise Rejected("combining", f"{length} combining marks in a row, above {MAX_COMBINING_MARKS}")
+
+
+def identify(item: NewsItem, source: str) -> str:
+    """The item's id: its own, else a hash of source, title and url; of a text without them, of the text."""
+    if item.id is not None:
+        return item.id
+    parts = (source, item.title or item.body or "", item.url or "")
+    return "h-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def event_id(record: Record) -> str:
+    """The id of the event made from this record; the same whenever and by whomever it is made."""
+    return f"{record.topic}-{record.partition}-{record.offset}"
+
+
+def find_entities(item: NewsItem) -> tuple[Entity, ...]:
+    """The item's symbols, then the cashtags in its text, each once, upper case."""
+    found = [*item.symbols, *_CASHTAG.findall(f"{item.title} {item.body or ''}")]
+    return tuple(
+        Entity(id=symbol, scheme="symbol") for symbol in dict.fromkeys(s.strip().upper() for s in found) if symbol
+    )
+
+
+def similarity_key(item: NewsItem) -> str:
+    """A MinHash signature of the set of words of the title and the first words of the body.
+
+    64 permutations, the low 16 bits of each (b-bit MinHash, Li and König 2010), base64url behind its version. The share
+    of equal positions estimates the Jaccard similarity of two items.
+    """
+    text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}").casefold()
+    words = [match.group() for _, match in zip(range(SIGNATURE_WORDS), _WORD.finditer(text), strict=False)]
+    signature = RMinHash(SIGNATURE_PERMUTATIONS, 1)
+    signature.update(words)
+    bits = struct.pack(f"<{SIGNATURE_PERMUTATIONS}H", *(value & 0xFFFF for value in signature.digest()))
+    return "m1:" + urlsafe_b64encode(bits).rstrip(b"=").decode()
+
+
+def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, attempts: int = 1) -> DeadLetter:
+    """The record whole, with the reason."""
+    return DeadLetter(
+        input=InputRef(topic=record.topic, partition=record.partition, offset=record.offset),
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+        timestamp_ms=record.timestamp_ms,
+        kind=rejected.kind,
+        reason=rejected.reason,
+        attempts=attempts,
+        failed_at=failed_at,
+    )
+
+
+def to_instant(clock_ms: int) -> datetime:
+    """Epoch milliseconds as a datetime in UTC."""
+    seconds, ms = divmod(clock_ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
+
+
+def to_ms(instant: datetime) -> int:
+    """A datetime as epoch milliseconds, cut."""
+    return int(instant.replace(microsecond=0).timestamp()) * 1000 + instant.microsecond // 1000
+
+
+def encode_clock(clock: PartitionClock) -> str:
+    """The metadata of a committed offset."""
+    return orjson.dumps(
+        {"v": 1, "clock_ms": clock.clock_ms, "labelled_next_offset": clock.labelled_next_offset}
+    ).decode()
+
+
+def decode_clock(metadata: str) -> PartitionClock:
+    """The clock in the metadata of a committed offset; unset where another tool committed without.
+
+    Raises:
+        Fatal: the metadata is not of this version.
+    """
+    if not metadata:
+        return PartitionClock()
+    try:
+        stored = orjson.loads(metadata)
+        if stored["v"] != 1:
+            raise Fatal(f"committed offset carries metadata of version {stored['v']!r}, this worker reads version 1")
+        return PartitionClock(stored["clock_ms"], stored["labelled_next_offset"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise Fatal(
+            f"committed offset carries foreign metadata {metadata[:80]!r}: is the group id used by another?"
+        ) from error

@@ -1,0 +1,208 @@
+"""Items -> labelled events and dead letters, one unit at a time. Pure, given an engine; runs off the event loop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from schemas.events import DeadLetter, InputRef, LabelledEvent, NewsItem, Sentiment, StackRef, Topic
+from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
+from worker import codec
+from worker.codec import InputRules
+from worker.errors import Fatal, Rejected
+from worker.records import Record
+from worker.units import Unit
+
+CANARY = "Shares rose after the company raised its outlook."
+BEST_TOPICS = 5
+MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class Engine(Protocol):
+    """What labels texts: ``stacknorm.engine.Engine``, or a fake."""
+
+    @property
+    def identity(self) -> StackIdentity:
+        """Name and digest of the stack."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Primary language tags the stack knows."""
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction for each text, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRun:
+    """What a run of one partition became. ``clock_ms`` is the partition's clock after it."""
+
+    next_offset: int
+    clock_ms: int | None
+    events: tuple[LabelledEvent, ...]
+    dead: tuple[DeadLetter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A record that holds an item, and what is known of it before the stack speaks."""
+
+    record: Record
+    item: NewsItem
+    received_ms: int
+    clock_ms: int
+    abstain_because: str | None
+
+    @property
+    def text(self) -> str:
+        return f"{self.item.title} {self.item.body}" if self.item.body else self.item.title
+
+
+def label_unit(
+    unit: Unit, clocks_ms: Mapping[int, int | None], engine: Engine, rules: InputRules, now: datetime
+) -> dict[int, LabelledRun]:
+    """Label the records of a unit.
+
+    Args:
+        unit: a run of each partition.
+        clocks_ms: each partition's clock before its run.
+        engine: called once with all texts of the unit; item by item if that fails.
+        rules: how raw records are read.
+        now: wall time; no record is received later.
+
+    Returns:
+        By partition, events and dead letters in the order of the records.
+
+    Raises:
+        Fatal: the engine fails on a plain sentence too, so it is not the data.
+    """
+    read = {
+        partition: _read_run(run.records, clocks_ms.get(partition), engine, rules, now)
+        for partition, run in unit.runs.items()
+    }
+    texts = [entry.text for entries, _, _ in read.values() for entry in entries if entry.abstain_because is None]
+    verdicts = iter(_predict(engine, texts))
+    stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
+    labelled = {}
+    for partition, (entries, dead, clock_ms) in read.items():
+        events = []
+        for entry in entries:
+            verdict = None if entry.abstain_because else next(verdicts)
+            if isinstance(verdict, Rejected):
+                dead.append(codec.make_dead_letter(entry.record, verdict, now, attempts=2))
+            else:
+                events.append(_make_event(entry, verdict, stack, now))
+        dead.sort(key=lambda letter: letter.input.offset)
+        labelled[partition] = LabelledRun(unit.runs[partition].next_offset, clock_ms, tuple(events), tuple(dead))
+    return labelled
+
+
+def advance_clock(clock_ms: int | None, timestamp_ms: int, now_ms: int) -> int | None:
+    """The partition's clock after a record: never falls, never ahead of now; a record without timestamp leaves it."""
+    if timestamp_ms < 0:
+        return clock_ms
+    received_ms = min(timestamp_ms, now_ms)
+    return received_ms if clock_ms is None else max(clock_ms, received_ms)
+
+
+def _read_run(
+    records: Sequence[Record], clock_ms: int | None, engine: Engine, rules: InputRules, now: datetime
+) -> tuple[list[_Entry], list[DeadLetter], int | None]:
+    now_ms = codec.to_ms(now)
+    entries: list[_Entry] = []
+    dead: list[DeadLetter] = []
+    for record in records:
+        clock_ms = advance_clock(clock_ms, record.timestamp_ms, now_ms)
+        if codec.is_heartbeat(record):
+            continue
+        try:
+            item = codec.decode_item(record, rules)
+        except Rejected as rejected:
+            dead.append(codec.make_dead_letter(record, rejected, now))
+            continue
+        clock_ms = now_ms if clock_ms is None else clock_ms
+        received_ms = clock_ms if record.timestamp_ms < 0 else min(record.timestamp_ms, now_ms)
+        entries.append(_Entry(record, item, received_ms, clock_ms, _why_abstain(item, engine.languages)))
+    return entries, dead, clock_ms
+
+
+def _why_abstain(item: NewsItem, languages: Sequence[str]) -> str | None:
+    if not (item.title.strip() or (item.body or "").strip()):
+        return "the item has no text"
+    if item.language and item.language.split("-")[0].lower() not in languages:
+        return f"language {item.language!r} is not one the stack knows ({', '.join(languages)})"
+    return None
+
+
+def _predict(engine: Engine, texts: list[str]) -> list[Prediction | Rejected]:
+    if not texts:
+        return []
+    try:
+        return list(_predict_all(engine, texts))
+    except MODEL_ERRORS as error:
+        _check_canary(engine, error)
+        return [_predict_alone(engine, text) for text in texts]
+
+
+def _predict_all(engine: Engine, texts: list[str]) -> list[Prediction]:
+    predictions = engine.predict(texts)
+    if len(predictions) != len(texts):
+        raise Fatal(f"batch of {len(texts)} texts gave {len(predictions)} predictions")
+    return predictions
+
+
+def _check_canary(engine: Engine, cause: Exception) -> None:
+    try:
+        engine.predict([CANARY])
+    except MODEL_ERRORS as error:
+        raise Fatal(f"the stack {engine.identity.name!r} fails on a plain sentence: {error}") from cause
+
+
+def _predict_alone(engine: Engine, text: str) -> Prediction | Rejected:
+    try:
+        return _predict_all(engine, [text])[0]
+    except MODEL_ERRORS as error:
+        return Rejected("model", f"{type(error).__name__}: {error}"[:500])
+
+
+def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, labelled_at: datetime) -> LabelledEvent:
+    record, item = entry.record, entry.item
+    source = item.source or record.topic
+    return LabelledEvent(
+        event_id=codec.event_id(record),
+        item_id=codec.identify(item, source),
+        title=item.title,
+        url=item.url,
+        source=source,
+        published_at=item.published_at,
+        received_at=codec.to_instant(entry.received_ms),
+        clock=codec.to_instant(entry.clock_ms),
+        labelled_at=labelled_at,
+        sentiment=_sentiment(prediction.tasks["sentiment"]) if prediction else None,
+        topic=_topic(prediction.tasks["topic"]) if prediction else None,
+        entities=codec.find_entities(item),
+        status=item.status,
+        revision=item.revision,
+        supersedes=item.supersedes,
+        similarity_key=codec.similarity_key(item),
+        abstained=prediction is None,
+        abstained_because=entry.abstain_because,
+        degraded=prediction.degraded if prediction else False,
+        stack=stack,
+        input=InputRef(topic=record.topic, partition=record.partition, offset=record.offset),
+    )
+
+
+def _sentiment(task: TaskPrediction) -> Sentiment:
+    return Sentiment(
+        label=task.label,
+        score=task.probabilities["positive"] - task.probabilities["negative"],
+        probabilities=dict(task.probabilities),
+        entropy=task.entropy,
+        disagreement=task.disagreement,
+    )
+
+
+def _topic(task: TaskPrediction) -> Topic:
+    best = sorted(task.probabilities.items(), key=lambda pair: -pair[1])[:BEST_TOPICS]
+    return Topic(label=task.label, probabilities=dict(best))

@@ -1,0 +1,249 @@
+"""One frozen Settings, from defaults, then a TOML file, then the environment; the only reader of both.
+
+An environment variable is ``STACKNORM_`` and the path to the setting, nested with ``__``:
+``STACKNORM_KAFKA__BOOTSTRAP_SERVERS=broker:9092``. Kafka's settings keep Kafka's names and units.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from worker.codec import InputRules
+from worker.errors import Misconfigured
+from worker.surge.rules import Rules
+from worker.topics import Topics, TopicSpec, plan_topics
+from worker.units import UnitLimits
+
+FENCE_MARGIN_MS = 10_000  # the broker looks for transactions past their time-out every ten seconds
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class KafkaSettings(Section):
+    """The connection, and the times after which the broker gives up on us."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers to start from, ``host:port`` separated by commas."""
+    client_id: str = "stacknorm"
+    """How we are named in the broker's logs."""
+    session_timeout_ms: Positive = 45_000
+    """A member that is silent for so long has lost its partitions."""
+    heartbeat_interval_ms: Positive = 3_000
+    """How often a member says that it lives; at most a third of the session time-out."""
+    max_poll_interval_ms: Positive = 300_000
+    """A member that does not fetch for so long has lost its partitions."""
+    rebalance_timeout_ms: Positive = 60_000
+    """How long a rebalance waits for a member; more than the slowest commit takes."""
+    transaction_timeout_ms: Positive = 15_000
+    """The broker aborts a transaction open for so long; a dead worker's readers wait for it."""
+    request_timeout_ms: Positive = 40_000
+    """How long an answer may take."""
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if 3 * self.heartbeat_interval_ms > self.session_timeout_ms:
+            raise ValueError(
+                f"heartbeat_interval_ms = {self.heartbeat_interval_ms} is over a third of "
+                f"session_timeout_ms = {self.session_timeout_ms}"
+            )
+        return self
+
+
+class TopicSettings(Section):
+    """Names and sizes of the topics."""
+
+    prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)] = "news."
+    """In front of every topic's name."""
+    partitions: Annotated[int, Field(gt=0, le=1000)] = 6
+    """Of the raw, labelled and progress topics; it cannot change later."""
+    replication_factor: Annotated[int, Field(gt=0, le=10)] = 1
+    """Copies of each topic that `topics create` asks for; 3 in production."""
+
+
+class EngineSettings(Section):
+    """What labels the texts."""
+
+    kind: Literal["stack", "deterministic"] = "stack"
+    """``deterministic`` labels by a hash of the text, for fault tests; every event then names it as its stack."""
+    bundle: str = "finance"
+    """A bundle that comes with the package, or a folder."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the stack runs."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` takes bf16 where it measures faster at the start."""
+    deterministic_seconds_per_text: Annotated[float, Field(ge=0)] = 0.0
+    """Slows the deterministic engine down."""
+
+
+class UnitSettings(Section):
+    """How much one transaction moves, and how much may wait."""
+
+    max_records: Positive = 500
+    """Raw records in one transaction."""
+    max_bytes: Positive = 1 << 20
+    """Bytes of raw records in one transaction."""
+    max_delay_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long a unit may wait to grow when there is little to do."""
+    backlog_high_bytes: Positive = 8 << 20
+    """Fetching stops above this."""
+    backlog_low_bytes: Positive = 4 << 20
+    """Fetching goes on below this."""
+
+
+class InputSettings(Section):
+    """How raw records are read."""
+
+    format: Literal["json", "text"] = "json"
+    """``json``: a NewsItem; ``text``: the record's value is the text."""
+    max_value_bytes: Positive = 1 << 20
+    """A longer value is a dead letter."""
+    max_text_chars: Positive = 100_000
+    """A longer text is a dead letter."""
+
+
+class SurgeSettings(Section):
+    """The alarm: how many false ones a day are worth it."""
+
+    false_alerts_per_day: Annotated[float, Field(gt=0)] = 2.0
+    """The budget F, over all keys together."""
+    negatives_per_day: Annotated[float, Field(gt=0)] = 20_000.0
+    """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
+
+
+class HttpSettings(Section):
+    """Metrics and health over HTTP."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless you say otherwise."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0 takes a free port and logs it."""
+
+
+class LogSettings(Section):
+    """What is logged, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    format: Literal["json", "console"] = "json"
+    """``console`` is for people."""
+
+
+class Settings(BaseSettings):
+    """All settings of a worker."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="STACKNORM_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
+
+    processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    """``at_least_once`` saves the transactions; a crash then repeats events (same event_id)."""
+    idle_clock: Literal["wall", "data"] = "wall"
+    """What moves the clock of a partition without records: time, or (for archives) only the feed's heartbeats."""
+    group_prefix: Annotated[str, Field(min_length=1)] = "stacknorm"
+    """Consumer groups are ``<prefix>-labeller`` and ``<prefix>-detector``."""
+    instance: Annotated[str, Field(default_factory=lambda: secrets.token_hex(4), min_length=1)]
+    """Tells a group's workers apart. Random; a stable one (a pod's ordinal) makes recovery faster."""
+    shutdown_grace_seconds: Annotated[float, Field(gt=0)] = 25.0
+    """How long a stopping worker may drain."""
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    input: InputSettings = InputSettings()
+    engine: EngineSettings = EngineSettings()
+    unit: UnitSettings = UnitSettings()
+    surge: SurgeSettings = SurgeSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the signature is the library's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether outputs and offsets share a transaction."""
+        return self.processing_guarantee == "exactly_once"
+
+    @property
+    def labeller_group(self) -> str:
+        """The consumer group on the raw topic."""
+        return f"{self.group_prefix}-labeller"
+
+    @property
+    def detector_group(self) -> str:
+        """The consumer group that shares out the detector's shards."""
+        return f"{self.group_prefix}-detector"
+
+    @property
+    def topic_names(self) -> Topics:
+        """The names of the topics."""
+        return Topics(self.topics.prefix)
+
+    @property
+    def topic_specs(self) -> tuple[TopicSpec, ...]:
+        """How the topics must be."""
+        return plan_topics(self.topic_names, self.topics.partitions, archive=self.idle_clock == "data")
+
+    @property
+    def unit_limits(self) -> UnitLimits:
+        """When a unit is full."""
+        return UnitLimits(self.unit.max_records, self.unit.max_bytes, self.unit.max_delay_seconds)
+
+    @property
+    def input_rules(self) -> InputRules:
+        """How raw records are read."""
+        return InputRules(self.input.format, self.input.max_value_bytes, self.input.max_text_chars)
+
+    @property
+    def rules(self) -> Rules:
+        """The detector's rules."""
+        return Rules(V=self.surge.negatives_per_day, F=self.surge.false_alerts_per_day)
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from defaults, the file, the environment and ``overrides``, later ones winning.
+
+    Raises:
+        Misconfigured: names each wrong setting, its value and what is wrong.
+    """
+    if path is not None and not path.is_file():
+        raise Misconfigured(f"settings file {path} does not exist")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    try:
+        return FromFile(**overrides)
+    except ValidationError as error:
+        raise Misconfigured(_explain(error)) from error
+    except ValueError as error:  # TOML that does not parse, or an environment value that is no JSON
+        raise Misconfigured(f"settings cannot be read: {error}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        given = "" if problem["type"] in {"missing", "value_error"} else f" (given: {problem['input']!r})"
+        lines.append(f"{name or 'settings'}: {problem['msg']}{given}")
+    return "; ".join(lines)

@@ -1,0 +1,119 @@
+"""The topics: their names, and how each must be set up. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of the topics under one prefix."""
+
+    prefix: str = "news."
+
+    @property
+    def raw(self) -> str:
+        """Items as producers write them."""
+        return f"{self.prefix}raw"
+
+    @property
+    def labelled(self) -> str:
+        """Labelled events; partition p comes from raw partition p."""
+        return f"{self.prefix}labelled"
+
+    @property
+    def progress(self) -> str:
+        """Promises on the clock of each labelled partition."""
+        return f"{self.prefix}progress"
+
+    @property
+    def dead(self) -> str:
+        """Records that will never work."""
+        return f"{self.prefix}dead"
+
+    @property
+    def alerts(self) -> str:
+        """Revisions of alerts."""
+        return f"{self.prefix}alerts"
+
+    @property
+    def surge_state(self) -> str:
+        """The changelog of the detector's shards."""
+        return f"{self.prefix}surge-state"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """How a topic must be: its partitions and the settings that matter, under Kafka's own names."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """How a topic is on the broker."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[TopicSpec, ...]:
+    """What `topics create` makes.
+
+    Args:
+        topics: their names.
+        partitions: of raw, labelled and progress.
+        archive: old records will be replayed, so raw keeps records whatever their timestamps.
+    """
+    kept_30_days = {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+    raw = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1" if archive else str(7 * DAY_MS),
+        "message.timestamp.type": "CreateTime",
+    }
+    return (
+        TopicSpec(topics.raw, partitions, raw),
+        TopicSpec(topics.labelled, partitions, kept_30_days),
+        TopicSpec(topics.progress, partitions, kept_30_days),
+        TopicSpec(topics.dead, 1, kept_30_days),
+        TopicSpec(topics.alerts, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(90 * DAY_MS)}),
+        TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),
+    )
+
+
+def find_differences(spec: TopicSpec, state: TopicState | None) -> list[str]:
+    """What is wrong with a topic, each with its mend; empty when it is as it must be."""
+    if state is None:
+        return [f"topic {spec.name} does not exist: run `stacknorm-worker topics create`"]
+    differences = []
+    if state.partitions != spec.partitions:
+        differences.append(
+            f"topic {spec.name} has {state.partitions} partitions, not {spec.partitions}: "
+            "set topics.partitions to match, or start with a new topics.prefix"
+        )
+    for name, wanted in spec.config.items():
+        found = state.config.get(name, "unset")
+        if not _config_agrees(name, wanted, found):
+            differences.append(
+                f"topic {spec.name} has {name}={found}, not {wanted}: kafka-configs.sh --alter "
+                f"--entity-type topics --entity-name {spec.name} --add-config '{name}=[{wanted}]'"
+            )
+    return differences
+
+
+def _config_agrees(name: str, wanted: str, found: str) -> bool:
+    if name == "cleanup.policy":
+        return set(found.split(",")) == set(wanted.split(","))
+    if name == "message.timestamp.type":  # LogAppendTime is fine live, and only an archive needs the producer's time
+        return found in {wanted, "LogAppendTime"}
+    if name == "retention.ms":  # keeping longer loses nothing
+        return found == "-1" or (wanted != "-1" and found.lstrip("-").isdigit() and int(found) >= int(wanted))
+    if name == "segment.ms":
+        return found.isdigit() and int(found) <= int(wanted)
+    return found == wanted
