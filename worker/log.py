@@ -1,0 +1,50 @@
+"""Structured logs to standard error: JSON for machines, colours for people. Dotted event names, values as keys."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import structlog
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Set up structlog, and send what libraries log at warning or above the same way."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared = (
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    )
+    renderers: tuple[Callable[..., Any], ...]
+    if log_format == "json":
+        renderers = (structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_dump))
+    else:
+        renderers = (structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),)
+    structlog.configure(
+        processors=[*shared, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler()], force=True)
+
+
+def get_logger(**values: object) -> Log:
+    """A logger that adds ``values`` to every line."""
+    logger: Log = structlog.get_logger(**values)
+    return logger
+
+
+def _dump(event: dict[str, Any], **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class _LibraryHandler(logging.Handler):
+    """Sends a library's own log lines through structlog, so that all lines have one shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        get_logger(logger=record.name).log(record.levelno, "library.message", message=record.getMessage())
