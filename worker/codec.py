@@ -52,26 +52,21 @@ def decode_item(record: Record, rules: InputRules) -> NewsItem:
         raise Rejected("empty", "the record has no value")
     if len(value) > rules.max_value_bytes:
         raise Rejected("size", f"{len(value)} bytes, above max_value_bytes = {rules.max_value_bytes}")
-    item = _text_item(value) if rules.input_format == "text" else _json_item(value)
+    try:
+        item = NewsItem(title=value.decode()) if rules.input_format == "text" else NewsItem.model_validate_json(value)
+    except UnicodeDecodeError as error:
+        raise Rejected("encoding", f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except ValidationError as error:
+        raise _rejection(error) from error
     _check_text(f"{item.title} {item.body or ''}", rules.max_text_chars)
     return item
 
 
-def _text_item(value: bytes) -> NewsItem:
-    try:
-        return NewsItem(title=value.decode())
-    except UnicodeDecodeError as error:
-        raise Rejected("encoding", f"not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _json_item(value: bytes) -> NewsItem:
-    try:
-        return NewsItem.model_validate_json(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        kind = "json" if first["type"] == "json_invalid" else "schema"
-        place = ".".join(str(part) for part in first["loc"])
-        raise Rejected(kind, f"{place}: {first['msg']}" if place else first["msg"]) from error
+def _rejection(error: ValidationError) -> Rejected:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    kind = "json" if first["type"] == "json_invalid" else "schema"
+    return Rejected(kind, f"{place}: {first['msg']}" if place else first["msg"])
 
 
 def _check_text(text: str, max_chars: int) -> None:
