@@ -29,13 +29,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OutRecord:
-    """A record to be written. ``partition`` None leaves the choice to the partitioner."""
+    """A record to be written.
+
+    ``partition`` None leaves the choice to the partitioner, ``timestamp_ms`` None the time to the client.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     partition: int | None = None
     headers: Headers = ()
+    timestamp_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
