@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jgo.maven import MavenContext
+
 from worker import broker
 from worker.broker import LocalBroker, answers_api, fetch_jars, free_port, locked_jars, server_properties
 from worker.errors import Fatal
@@ -54,7 +56,7 @@ def test_three_nodes_replicate_three_times_and_one_node_once() -> None:
 @pytest.mark.kafka
 def test_an_altered_jar_is_fetched_again_and_a_wrong_digest_stops(tmp_path: Path) -> None:
     jar = next(jar for jar in locked_jars() if "slf4j-api" in jar.coordinate)
-    context = broker.MavenContext(repo_cache=tmp_path)
+    context = MavenContext(repo_cache=tmp_path)
     broker._fetch(context, jar)
     path = broker._path_of(context, jar)
     path.write_bytes(path.read_bytes()[:-1])
