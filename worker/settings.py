@@ -5,6 +5,8 @@ An environment variable is ``STACKNORM_`` and the path to the setting, nested wi
 """
 
 import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -113,9 +115,9 @@ class InputSettings(Section):
 class SurgeSettings(Section):
     """The alarm: how many false ones a day are worth it."""
 
-    false_alerts_per_day: Annotated[float, Field(gt=0)] = 2.0
-    """The budget F, over all keys together."""
-    negatives_per_day: Annotated[float, Field(gt=0)] = 20_000.0
+    budget_a_day: Annotated[float, Field(gt=0)] = 2.0
+    """F: the false alerts a day the desk accepts, over all keys together."""
+    negatives_a_day: Annotated[float, Field(gt=0)] = 20_000.0
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
 
 
@@ -217,7 +219,7 @@ class Settings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """The detector's rules."""
-        return Rules(V=self.surge.negatives_per_day, F=self.surge.false_alerts_per_day)
+        return Rules(negatives_a_day=self.surge.negatives_a_day, budget_a_day=self.surge.budget_a_day)
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
@@ -238,6 +240,31 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         raise Misconfigured(_explain(error)) from error
     except ValueError as error:  # TOML that does not parse, or an environment value that is no JSON
         raise Misconfigured(f"settings cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting as documentation shows it."""
+
+    name: str
+    default: str
+    meaning: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "STACKNORM_" + self.name.upper().replace(".", "__")
+
+
+def describe_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Described]:
+    """Every setting, in the order of the model."""
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            yield from describe_settings(section, f"{prefix}{name}.")
+        else:
+            default = "random" if field.default_factory else str(field.default)
+            yield Described(prefix + name, default, field.description or "")
 
 
 def _explain(error: ValidationError) -> str:

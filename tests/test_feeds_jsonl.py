@@ -1,0 +1,73 @@
+"""An archive is read whole before anything is sent, keeps its time, and moves the clocks of idle partitions."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.feeds.jsonl import BadArchive, read_archive, replay, stamp_with_archive, stamp_with_now
+from worker.records import OutRecord
+
+QUARTER_MS = 15 * 60_000
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "archive.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_lines_are_sent_as_they_stand_keyed_by_their_id(tmp_path):
+    line = '{"id": "a", "title": "t",   "published_at": "2026-03-02T00:00:00Z"}'
+    (read,) = read_archive(write(tmp_path, line, "", ""), in_order=True)
+    assert (read.key, read.value, read.published_ms) == (b"a", line.encode(), 1_772_409_600_000)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (['{"title": "t", "published_at": "2026-03-02T00:00:00Z"}', "{"], ":2: Invalid JSON"),
+        (['{"title": "t"}'], ":1: published_at is missing"),
+        (
+            [
+                '{"title": "t", "published_at": "2026-03-02T00:00:01Z"}',
+                '{"title": "t", "published_at": "2026-03-02T00:00:00Z"}',
+            ],
+            ":2: published_at is before that of the line above",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, lines, problem):
+    with pytest.raises(BadArchive, match=problem):
+        read_archive(write(tmp_path, *lines), in_order=True)
+
+
+def test_order_does_not_matter_when_records_carry_the_time_of_sending(tmp_path):
+    (line,) = read_archive(write(tmp_path, '{"title": "t"}'), in_order=False)
+    assert next(stamp_with_now([line], "news.raw")).timestamp_ms is None
+
+
+def test_heartbeats_go_to_every_partition_and_end_after_the_last_record(tmp_path):
+    template = '{{"id": "{}", "title": "t", "published_at": "2026-03-02T{}:00Z"}}'
+    lines = read_archive(write(tmp_path, template.format("a", "00:00"), template.format("b", "00:40")), in_order=True)
+    start = lines[0].published_ms
+    sent = list(stamp_with_archive(lines, "news.raw", partitions=2))
+    beats = [(r.partition, r.timestamp_ms - start) for r in sent if r.value is None]
+    assert beats == [(p, t) for t in (QUARTER_MS, 2 * QUARTER_MS, 40 * 60_000 + 1_000) for p in (0, 1)]
+    assert [r.timestamp_ms for r in sent] == sorted(r.timestamp_ms for r in sent)
+
+
+async def test_a_replay_keeps_the_archives_pace():
+    records = [OutRecord("news.raw", None, b"x", timestamp_ms=ms) for ms in (0, 0, 60_000)]
+    now, seen = [100.0], []
+
+    async def send(record: OutRecord) -> None:
+        seen.append(record)
+
+    def clock() -> float:
+        now[0] += 0.001
+        return now[0]
+
+    counts = []
+    await replay(records, 6_000_000.0, send, counts.append, clock)
+    assert seen == records
+    assert counts == [1, 2, 3]

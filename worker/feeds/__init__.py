@@ -1,0 +1,1 @@
+"""Edges towards the world: what sends news to the raw topic."""

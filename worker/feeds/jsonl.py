@@ -1,0 +1,126 @@
+"""A feed from a JSONL archive: every line a NewsItem, sent to the raw topic as it stands.
+
+With the archive's clock, records carry ``published_at`` as their time, and heartbeats to every partition move the
+clocks of those that have nothing; without it, records carry the time at which they are sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker import codec
+from worker.codec import HEARTBEAT_HEADER, InputRules
+from worker.errors import Rejected, WorkerError
+from worker.records import OutRecord, Record
+
+HEARTBEAT_EVERY_MS = 15 * 60_000
+LAST_HEARTBEAT_AFTER_MS = 1_000
+
+Send = Callable[[OutRecord], Awaitable[None]]
+
+
+class BadArchive(WorkerError):  # noqa: N818 -- names what it is
+    """A line of an archive cannot be sent; the message names file, line and problem. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of an archive that may be sent. ``published_ms`` is None where the item does not say."""
+
+    key: bytes
+    value: bytes
+    published_ms: int | None
+
+
+def read_archive(path: Path, *, in_order: bool) -> list[Line]:
+    """All items of a file; blank lines are skipped.
+
+    Args:
+        path: a JSONL file, one NewsItem a line.
+        in_order: whether every item must say when it was published, none before the one above it.
+
+    Raises:
+        BadArchive: at the first line that is no item, or out of order.
+    """
+    lines: list[Line] = []
+    with path.open("rb") as archive:
+        for number, raw in enumerate(archive, 1):
+            value = raw.strip()
+            if not value:
+                continue
+            try:
+                line = _read_line(value, path.name)
+                if in_order:
+                    _check_order(line, lines[-1] if lines else None)
+            except Rejected as rejected:
+                raise BadArchive(f"{path}:{number}: {rejected.reason}") from rejected
+            lines.append(line)
+    return lines
+
+
+def _read_line(value: bytes, source: str) -> Line:
+    item = codec.decode_item(Record("archive", 0, 0, -1, None, value), InputRules())
+    key = codec.identify(item, item.source or source).encode()
+    return Line(key, value, None if item.published_at is None else codec.to_ms(item.published_at))
+
+
+def _check_order(line: Line, above: Line | None) -> None:
+    if line.published_ms is None:
+        raise Rejected("order", "published_at is missing; a replay in the archive's time needs it")
+    if above is not None and line.published_ms < (above.published_ms or 0):
+        raise Rejected("order", "published_at is before that of the line above; sort the archive by it")
+
+
+def stamp_with_archive(lines: Iterable[Line], topic: str, partitions: int) -> Iterator[OutRecord]:
+    """Records that carry ``published_at``, with heartbeats to every partition between them and behind the last."""
+    beaten_ms: int | None = None
+    last_ms = None
+    for line in lines:
+        last_ms = line.published_ms
+        assert last_ms is not None  # read_archive has seen to it
+        beaten_ms = last_ms if beaten_ms is None else beaten_ms
+        while last_ms - beaten_ms >= HEARTBEAT_EVERY_MS:
+            beaten_ms += HEARTBEAT_EVERY_MS
+            yield from _heartbeats(topic, partitions, beaten_ms)
+        yield OutRecord(topic, line.key, line.value, timestamp_ms=last_ms)
+    if last_ms is not None:
+        yield from _heartbeats(topic, partitions, last_ms + LAST_HEARTBEAT_AFTER_MS)
+
+
+def stamp_with_now(lines: Iterable[Line], topic: str) -> Iterator[OutRecord]:
+    """Records that carry the time at which they are sent."""
+    return (OutRecord(topic, line.key, line.value) for line in lines)
+
+
+def _heartbeats(topic: str, partitions: int, clock_ms: int) -> Iterator[OutRecord]:
+    header = ((HEARTBEAT_HEADER, b"1"),)
+    for partition in range(partitions):
+        yield OutRecord(topic, None, None, partition, header, clock_ms)
+
+
+async def replay(
+    records: Sequence[OutRecord],
+    speed: float | None,
+    send: Send,
+    sent: Callable[[int], None],
+    clock: Callable[[], float],
+) -> None:
+    """Send records in order, at the pace of their timestamps.
+
+    Args:
+        records: what to send; those without timestamp are sent at once.
+        speed: seconds of the archive in a second; None sends as fast as the broker takes them.
+        send: hands a record to the producer.
+        sent: told how many records have been handed over.
+        clock: seconds, monotonic.
+    """
+    started = clock()
+    first_ms = next((record.timestamp_ms for record in records if record.timestamp_ms is not None), None)
+    for count, record in enumerate(records, 1):
+        if speed is not None and first_ms is not None and record.timestamp_ms is not None:
+            due = started + (record.timestamp_ms - first_ms) / 1000 / speed
+            if (wait := due - clock()) > 0:
+                await asyncio.sleep(wait)
+        await send(record)
+        sent(count)

@@ -1,0 +1,1 @@
+"""Edges towards people: what reads labels and alerts and shows them."""

@@ -1,0 +1,92 @@
+"""Labels and alerts as people read them in a terminal. Pure: events in, rich text out."""
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from schemas.events import AlertEvent, AlertKind, AlertStatus, Evidence, KeyType, LabelledEvent, format_instant
+
+COLOURS = {"negative": "red", "neutral": "bright_black", "positive": "green"}
+MARKS = {"negative": "▼", "neutral": "·", "positive": "▲"}
+EVIDENCE_SHOWN = 5
+
+
+def render_label(event: LabelledEvent) -> Text:
+    """One line: clock, sentiment and its score, topic, symbols, title."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{_minute(event)} ", "dim")
+    if event.sentiment is None or event.topic is None:
+        line.append(f"{'abstained':<14}", "yellow")
+        line.append(f"{event.title}  ", "dim")
+        line.append(f"({event.abstained_because})", "yellow")
+        return line
+    colour = COLOURS[event.sentiment.label]
+    line.append(f"{MARKS[event.sentiment.label]} {event.sentiment.label:<8} {event.sentiment.score:+.2f} ", colour)
+    line.append(f"{event.topic.label[:22]:<22} ", "cyan")
+    line.append(f"{','.join(entity.id for entity in event.entities)[:12]:<12} ", "magenta")
+    line.append(event.title)
+    return line
+
+
+def _minute(event: LabelledEvent) -> str:
+    return event.clock.strftime("%a %d %b %H:%M")
+
+
+def describe_key(alert: AlertEvent) -> str:
+    """The key in words, such as ``entity HRVL`` or ``the whole market``."""
+    if alert.key_type is KeyType.market:
+        return "the whole market"
+    name = alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key
+    return f"{alert.key_type.value} {name}"
+
+
+def render_alert(alert: AlertEvent) -> RenderableType:
+    """A box that says what happened, against what was expected, and by which stories; one line once it is resolved."""
+    if alert.status is AlertStatus.resolved:
+        return Text(
+            f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
+            f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} negative stories in all",
+            "green",
+        )
+    if alert.revision > 1:
+        strength = f"W {alert.W:.1f} / h {alert.h:.1f}"
+        return Text(f"● still firing: {describe_key(alert)}, {alert.n_negative} negative stories, {strength}", "yellow")
+    what = "Negative news surges" if alert.kind is AlertKind.negative_surge else "Much more news, bad among it"
+    return Panel(
+        Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
+        title=f"[bold]ALERT  {what}: {describe_key(alert)}",
+        title_align="left",
+        border_style="bold red",
+    )
+
+
+def _sentence(alert: AlertEvent) -> Text:
+    hours = (alert.detected_at - alert.first_clock).total_seconds() / 3600
+    sources = f"{alert.n_sources} source{'s' if alert.n_sources != 1 else ''}"
+    text = Text()
+    text.append(f"{alert.n_negative} negative stories", "bold red")
+    text.append(f" of {alert.n_total} in {hours:.1f} h, from {sources}, {alert.n_copies} copies folded; ")
+    text.append(f"{alert.expected:.2f} were expected", "bold")
+    text.append(f" ({alert.ratio:.0f} times as many)")
+    return text
+
+
+def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="red", justify="right")
+    table.add_column(overflow="ellipsis", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    for story in evidence[:EVIDENCE_SHOWN]:
+        copies = f" +{story.copies} copies" if story.copies else ""
+        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source}{copies}")
+    return table
+
+
+def _small_print(alert: AlertEvent) -> Text:
+    return Text(
+        f"test: W {alert.W:.1f} >= h {alert.h:.1f} at {alert.R:g} times the rate; "
+        f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}, alert {alert.alert_id}, since {format_instant(alert.first_clock)}",
+        "dim",
+    )
