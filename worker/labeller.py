@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from schemas.events import DeadLetter, InputRef, LabelledEvent, NewsItem, Sentiment, StackRef, Topic
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 from worker import codec
 from worker.codec import InputRules
-from worker.errors import Fatal, Rejected
+from worker.errors import Fatal, Misconfigured, Rejected
 from worker.records import Record
 from worker.units import Unit
 
@@ -56,6 +58,23 @@ class _Entry:
     @property
     def text(self) -> str:
         return f"{self.item.title} {self.item.body}" if self.item.body else self.item.title
+
+
+def check_engine(engine: Engine) -> None:
+    """Let the engine label a plain sentence, so that a stack that does not fit stops the start.
+
+    Raises:
+        Misconfigured: the stack lacks a task or a label that events have.
+    """
+    (prediction,) = engine.predict([CANARY])
+    try:
+        _sentiment(prediction.tasks["sentiment"])
+        _topic(prediction.tasks["topic"])
+    except (KeyError, ValidationError) as error:
+        raise Misconfigured(
+            f"stack {engine.identity.name!r} does not fit: events have a task `sentiment` with the labels negative, "
+            f"neutral and positive, and a task `topic`; {error}"
+        ) from error
 
 
 def label_unit(
@@ -187,19 +206,20 @@ def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, l
         similarity_key=codec.similarity_key(item),
         abstained=prediction is None,
         abstained_because=entry.abstain_because,
-        degraded=prediction.degraded if prediction else False,
         stack=stack,
         input=InputRef(topic=record.topic, partition=record.partition, offset=record.offset),
     )
 
 
 def _sentiment(task: TaskPrediction) -> Sentiment:
-    return Sentiment(
-        label=task.label,
-        score=task.probabilities["positive"] - task.probabilities["negative"],
-        probabilities=dict(task.probabilities),
-        entropy=task.entropy,
-        disagreement=task.disagreement,
+    return Sentiment.model_validate(
+        {
+            "label": task.label,
+            "score": task.probabilities["positive"] - task.probabilities["negative"],
+            "probabilities": dict(task.probabilities),
+            "entropy": task.entropy,
+            "disagreement": task.disagreement,
+        }
     )
 
 

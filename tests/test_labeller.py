@@ -1,0 +1,143 @@
+"""Every record of a unit becomes an event, a dead letter or a tick of the clock, in order, whatever the engine does."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stacknorm.prediction import Prediction, TaskPrediction
+from worker.codec import HEARTBEAT_HEADER, InputRules, to_ms
+from worker.deterministic import DeterministicEngine
+from worker.errors import Fatal, Misconfigured
+from worker.labeller import LabelledRun, advance_clock, check_engine, label_unit
+from worker.records import Record
+from worker.units import Run, Unit
+
+NOW = datetime(2026, 3, 5, 12, tzinfo=UTC)
+NOW_MS = to_ms(NOW)
+
+
+class Picky(DeterministicEngine):
+    """Fails on every batch that holds a text with one of these words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        for text in texts:
+            if any(word in text for word in self._words):
+                raise RuntimeError(f"cannot read {text!r}")
+        return super().predict(texts)
+
+
+class Forgetful(DeterministicEngine):
+    """Loses the last text."""
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        return super().predict(texts)[:-1]
+
+
+def raw(offset: int, timestamp_ms: int = NOW_MS - 1000, value: bytes | None = None, headers=(), **item) -> Record:
+    return Record("news.raw", 0, offset, timestamp_ms, None, orjson.dumps(item) if item else value, headers)
+
+
+def label(*records: Record, engine=None, clock_ms: int | None = None) -> LabelledRun:
+    unit = Unit({0: Run(records)})
+    return label_unit(unit, {0: clock_ms}, engine or DeterministicEngine(), InputRules(), NOW)[0]
+
+
+def test_an_event_carries_the_item_its_labels_and_its_coordinates():
+    run = label(raw(7, id="a", title="$HRVL slides", body="Deposits leave.", source="Wire", symbols=["hrvl"]))
+    (event,) = run.events
+    assert (event.event_id, event.item_id, event.source) == ("news.raw-0-7", "a", "Wire")
+    assert event.stack.name == "deterministic"
+    assert event.sentiment is not None
+    assert event.sentiment.score == pytest.approx(
+        event.sentiment.probabilities["positive"] - event.sentiment.probabilities["negative"]
+    )
+    assert [entity.id for entity in event.entities] == ["HRVL"]
+    assert run.next_offset == 8
+
+
+def test_poison_between_good_records_is_a_dead_letter_and_the_rest_is_labelled():
+    run = label(raw(1, title="a"), raw(2, value=b"{"), raw(3, title="b"))
+    assert [event.input.offset for event in run.events] == [1, 3]
+    assert [(letter.input.offset, letter.kind, letter.value) for letter in run.dead] == [(2, "json", b"{")]
+
+
+def test_one_text_that_the_engine_cannot_take_does_not_sink_its_neighbours():
+    run = label(
+        raw(1, title="fine"), raw(2, title="cursed"), raw(3, value=b"{"), raw(4, title="good"), engine=Picky("cursed")
+    )
+    assert [event.title for event in run.events] == ["fine", "good"]
+    assert [(letter.input.offset, letter.kind, letter.attempts) for letter in run.dead] == [
+        (2, "model", 2),
+        (3, "json", 1),
+    ]
+
+
+def test_an_engine_that_fails_on_a_plain_sentence_is_fatal():
+    with pytest.raises(Fatal, match="fails on a plain sentence"):
+        label(raw(1, title="a"), engine=Picky(""))
+
+
+def test_a_prediction_too_few_is_fatal():
+    with pytest.raises(Fatal, match="batch of 2 texts gave 1 predictions"):
+        label(raw(1, title="a"), raw(2, title="b"), engine=Forgetful())
+
+
+def test_a_language_the_stack_does_not_know_is_abstained_not_guessed():
+    (german, british) = label(
+        raw(1, title="Aktien fallen", language="de"), raw(2, title="Shares fall", language="en-GB")
+    ).events
+    assert german.abstained_because == "language 'de' is not one the stack knows (en)"
+    assert german.sentiment is None
+    assert not british.abstained
+
+
+def test_a_withdrawn_item_without_text_is_abstained():
+    (event,) = label(raw(1, id="a", status="withdrawn")).events
+    assert event.abstained_because == "the item has no text"
+
+
+def test_a_heartbeat_moves_the_clock_and_makes_no_event():
+    run = label(raw(1, NOW_MS - 5000, title="a"), raw(2, NOW_MS - 9, headers=((HEARTBEAT_HEADER, b"1"),)))
+    assert len(run.events) == 1
+    assert run.clock_ms == NOW_MS - 9
+
+
+def test_the_clock_never_falls_and_a_record_without_time_leaves_it():
+    run = label(raw(1, NOW_MS - 10, title="a"), raw(2, NOW_MS - 99, title="b"), raw(3, -1, title="c"), clock_ms=5)
+    assert [to_ms(event.clock) - NOW_MS for event in run.events] == [-10, -10, -10]
+    assert [to_ms(event.received_at) - NOW_MS for event in run.events] == [-10, -99, -10]
+
+
+def test_a_producer_ahead_of_time_is_clamped_to_now():
+    (event,) = label(raw(1, NOW_MS + 3_600_000, title="a")).events
+    assert event.received_at == event.clock == NOW
+
+
+def test_a_stack_with_other_labels_stops_the_start():
+    class Bullish(DeterministicEngine):
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            bullish = TaskPrediction("bullish", {"bearish": 0.1, "bullish": 0.9}, entropy=0.3, disagreement=0.0)
+            return [Prediction({"sentiment": bullish, "topic": bullish}) for _ in texts]
+
+    check_engine(DeterministicEngine())
+    with pytest.raises(Misconfigured, match="stack 'deterministic' does not fit"):
+        check_engine(Bullish())
+
+
+@given(st.lists(st.integers(-1, NOW_MS + 10_000)), st.none() | st.integers(0, NOW_MS))
+def test_clocks_are_ordered_and_never_ahead_of_now(timestamps, clock_ms):
+    clocks = []
+    for timestamp_ms in timestamps:
+        clock_ms = advance_clock(clock_ms, timestamp_ms, NOW_MS)
+        clocks.append(clock_ms)
+    known = [clock for clock in clocks if clock is not None]
+    assert known == sorted(known)
+    assert all(clock <= NOW_MS for clock in known)
