@@ -1,1 +1,1 @@
-"""The surge detector: pure decisions on keys, copies, statistics, baselines and the lifecycle of alerts."""
+"""Surge detection: pure functions and values; no Kafka, no wall clock, no randomness."""

@@ -1,0 +1,231 @@
+"""One shard of the detector: merge, surge state and frontier; pure, wall time is an argument.
+
+Owns what a transaction of the detector holds: its alerts, one changelog record for each state that changed, and one
+frontier record. An uncommitted batch is sent again as it is, or the whole detector is thrown away and restored.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
+from worker.merge import UNKNOWN_CLOCK, Merge, Position
+from worker.surge.baseline import DAY_MS
+from worker.surge.revision import clock_of, instant_of
+from worker.surge.rules import Rules
+from worker.surge.shard import Shard
+
+__all__ = ["Batch", "Detector", "Facts", "Position", "detect"]
+
+FRONTIER_KEY = b"frontier"
+FRONTIER_VERSION = 1
+
+FRONTIER_EVERY_MS = 10_000
+"""How far marks alone must carry the merge before they are worth a transaction; a restart reads them again."""
+
+Changelog = tuple[tuple[bytes, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction writes; ``applied`` records are behind it."""
+
+    alerts: tuple[AlertEvent, ...]
+    changelog: Changelog
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What ``status`` says of a shard. ``late`` counts records below the merge clock since the start."""
+
+    keys: int
+    keys_learning: int
+    learning: bool
+    exposure_days: float
+    clock: datetime | None
+    firing: int
+    late: int
+
+
+class Detector:
+    """Takes what is read from the labelled and progress partitions and gives batches to commit.
+
+    Its alerts are a function of the log alone: neither the interleaving of the partitions nor the cuts between
+    batches change them. Owned by one thread.
+    """
+
+    def __init__(self, rules: Rules, partitions: int) -> None:
+        self._merge: Merge[LabelledEvent] = Merge(partitions)
+        self._shard = Shard(rules)
+        self._raw_next_offset: dict[int, int] = {}
+        self._written_bound_ms = UNKNOWN_CLOCK
+        self._late = 0
+
+    @classmethod
+    def restore(cls, rules: Rules, partitions: int, changelog: Iterable[tuple[bytes, bytes | None]]) -> "Detector":
+        """The detector as its committed changelog, in order, left it; a new one if that is empty.
+
+        Raises:
+            ValueError: The changelog was written for more partitions, or by a version this program does not read.
+        """
+        detector = cls(rules, partitions)
+        newest = dict(changelog)
+        frontier = newest.pop(FRONTIER_KEY, None)
+        if frontier is not None:
+            records = [(key.decode(), value) for key, value in newest.items() if value is not None]
+            detector._restore_from(orjson.loads(frontier), records)
+        return detector
+
+    def _restore_from(self, frontier: dict[str, Any], records: list[tuple[str, bytes]]) -> None:
+        if frontier["v"] != FRONTIER_VERSION:
+            raise ValueError(f"frontier of version {frontier['v']}, this program reads version {FRONTIER_VERSION}")
+        for number, labelled, progress, marked_clock_ms, raw in frontier["partitions"]:
+            self._merge.start(number, Position(labelled, progress), marked_clock_ms)
+            self._raw_next_offset[number] = raw
+        self._merge.advance(frontier["clock_ms"])
+        self._shard.restore(frontier["totals"], records, frontier["clock_ms"])
+        self._written_bound_ms = self._merge.bound_ms()
+
+    # What is read
+
+    @property
+    def positions(self) -> Mapping[int, Position]:
+        """Where to seek each partition: the frontier. A partition that has not begun is absent."""
+        return self._merge.positions
+
+    def begin(self, positions: Mapping[int, Position]) -> Batch:
+        """Say where partitions without a position start; the batch writes the frontier before the first record.
+
+        Raises:
+            ValueError: A partition has a position already, or is not one of this detector's.
+        """
+        for number in sorted(positions):
+            self._merge.start(number, positions[number])
+            self._raw_next_offset[number] = 0
+        return self._batch([], 0)
+
+    def add_event(self, partition: int, offset: int, event: LabelledEvent) -> None:
+        """Take a record of a labelled partition; offsets rise."""
+        self._merge.add(partition, offset, clock_of(event.clock), event)
+
+    def add_mark(self, partition: int, offset: int, mark: Progress) -> None:
+        """Take a record of a progress partition; offsets rise."""
+        self._merge.mark(partition, offset, clock_of(mark.clock), mark.labelled_next_offset)
+
+    def reach(self, partition: int, position: int) -> None:
+        """The reader of labelled ``partition`` has come to ``position``; transaction markers are offsets too."""
+        self._merge.reach(partition, position)
+
+    def buffered(self, partition: int) -> int:
+        """Events of a partition that wait for the merge."""
+        return self._merge.buffered(partition)
+
+    # What is written
+
+    def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
+        """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
+        alerts: list[AlertEvent] = []
+        applied = 0
+        for _ in range(max_records):
+            fired = self._shard.fire_timer(self._merge.bound_ms(), emitted_at)
+            if fired is not None:
+                clock_ms, revisions = fired
+                self._merge.advance(clock_ms)
+                alerts += revisions
+                continue
+            merged = self._merge.take()
+            if merged is None:
+                break
+            applied += 1
+            self._late += merged.late
+            if self._is_new(merged.partition, merged.item):
+                alerts += self._shard.apply(merged.item, merged.clock_ms, emitted_at)
+        marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
+        return self._batch(alerts, applied) if applied or self._shard.changed or marked else None
+
+    def _is_new(self, partition: int, event: LabelledEvent) -> bool:
+        """Whether this raw record is met for the first time; a labelled partition holds one raw partition in order."""
+        if event.input.offset < self._raw_next_offset[partition]:
+            return False
+        self._raw_next_offset[partition] = event.input.offset + 1
+        return True
+
+    def _batch(self, alerts: list[AlertEvent], applied: int) -> Batch:
+        marked_clocks_ms = self._merge.marked_clocks_ms
+        frontier = {
+            "v": FRONTIER_VERSION,
+            "clock_ms": self._merge.clock_ms,
+            "partitions": [
+                (number, *position, marked_clocks_ms[number], self._raw_next_offset[number])
+                for number, position in sorted(self._merge.positions.items())
+            ],
+            "totals": self._shard.totals(),
+        }
+        self._written_bound_ms = self._merge.bound_ms()
+        return Batch(tuple(alerts), (*self._shard.take_changes(), (FRONTIER_KEY, orjson.dumps(frontier))), applied)
+
+    # What is shown
+
+    @property
+    def learning(self) -> bool:
+        """Whether nothing fires yet, because there has been too little exposure under this stack."""
+        return self._shard.learning.at(self._shard.exposure.total_ms)
+
+    def facts(self) -> Facts:
+        """Where this shard stands; looks at every key."""
+        shard, learning = self._shard, self.learning
+        states = shard.keys.values()
+        needed_days = shard.rules.learning_days
+        young = sum(learning or state.baseline.exposure_days < needed_days for state in states)
+        clock_ms = self._merge.clock_ms
+        return Facts(
+            keys=len(states),
+            keys_learning=young,
+            learning=learning,
+            exposure_days=shard.exposure.total_ms / DAY_MS,
+            clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
+            firing=sum(state.alert is not None for state in states),
+            late=self._late,
+        )
+
+
+def detect(
+    rules: Rules, *partitions: Sequence[LabelledEvent], emitted_at: datetime, run_out: bool = False
+) -> list[AlertEvent]:
+    """The alerts of an archive: the events of each labelled partition, in order, without Kafka.
+
+    Args:
+        rules: The rule version.
+        partitions: The events of each labelled partition; the clock does not fall within one.
+        emitted_at: Wall time for every alert.
+        run_out: Whether time goes on for a day after the last event, so that every alert resolves.
+    """
+    detector = Detector(rules, len(partitions))
+    detector.begin({number: Position(0, 0) for number in range(len(partitions))})
+    last = max((event.clock for events in partitions for event in events), default=None)
+    if last is None:
+        return []
+    end = last + (timedelta(days=1) if run_out else timedelta(milliseconds=1))
+    for number, events in enumerate(partitions):
+        for offset, event in enumerate(events):
+            detector.add_event(number, offset, event)
+        detector.add_mark(number, 0, _final_mark(number, len(events), end))
+    alerts: list[AlertEvent] = []
+    while (batch := detector.step(10_000, emitted_at)) is not None:
+        alerts += batch.alerts
+    return alerts
+
+
+def _final_mark(partition: int, next_offset: int, clock: datetime) -> Progress:
+    return Progress(
+        partition=partition,
+        clock=clock,
+        labelled_next_offset=next_offset,
+        raw_next_offset=next_offset,
+        lag=0,
+        stack=StackRef(name="archive", digest=""),
+    )

@@ -1,0 +1,82 @@
+"""What is normal for a key: forgotten exponentially, behind a guard gap, frozen by the caller while an alert fires.
+
+Counts of the last hours wait in ``pending`` until they are older than the guard gap; then they and the same hours of
+exposure enter the baseline together. Hours are hours of exposure.
+"""
+
+from dataclasses import dataclass, field
+from math import exp, log
+
+from worker.surge.rules import Prior, Rules
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(slots=True)
+class Baseline:
+    """Decayed counts of negative and of all clusters in a decayed exposure, without the prior.
+
+    Hours below ``folded_hour`` are in, or left out for good. ``pending`` holds [hour, negatives, clusters].
+    """
+
+    folded_hour: int
+    negatives: float = 0.0
+    clusters: float = 0.0
+    exposure_days: float = 0.0
+    pending: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def starting_after(cls, exposure_ms: int) -> "Baseline":
+        """An empty baseline from the next full hour on.
+
+        It leaves out the cluster that made the key known: counting that one would bias every new key upwards.
+        """
+        return cls(exposure_ms // HOUR_MS + 1)
+
+    def add(self, exposure_ms: int, negative: bool, rules: Rules) -> None:
+        """Count a cluster, and take in the hours that have left the guard gap."""
+        hour = exposure_ms // HOUR_MS
+        if hour < self.folded_hour:
+            return
+        if not self.pending or self.pending[-1][0] != hour:
+            self._fold(hour - rules.guard_hours, rules.half_life_days)
+            self.pending.append([hour, 0, 0])
+        newest = self.pending[-1]
+        newest[1] += negative
+        newest[2] += 1
+
+    def _fold(self, end_hour: int, half_life_days: float) -> None:
+        """Take in the pending hours below ``end_hour``, each decayed from its middle."""
+        elapsed = end_hour - self.folded_hour
+        if elapsed <= 0:
+            return
+        decay_an_hour = log(2) / (24 * half_life_days)
+        kept = exp(-decay_an_hour * elapsed)
+        self.negatives *= kept
+        self.clusters *= kept
+        self.exposure_days = self.exposure_days * kept + (1 - kept) / (24 * decay_an_hour)
+        while self.pending and self.pending[0][0] < end_hour:
+            hour, negatives, clusters = self.pending.pop(0)
+            weight = exp(-decay_an_hour * (end_hour - hour - 0.5))
+            self.negatives += weight * negatives
+            self.clusters += weight * clusters
+        self.folded_hour = end_hour
+
+    def rate(self, prior: Prior) -> tuple[float, float]:
+        """Gamma (a, b) of the negative clusters a day."""
+        return prior.a0 + self.negatives, prior.b0 + self.exposure_days
+
+    def share(self, parent: float, prior_clusters: float) -> float:
+        """Posterior mean of the negative share, shrunk to the parent's by a Beta prior worth ``prior_clusters``."""
+        return (prior_clusters * parent + self.negatives) / (prior_clusters + self.clusters)
+
+    def thaw(self, exposure_ms: int) -> None:
+        """Go on after an alert without the surge, nor the guard gap before it."""
+        self.pending.clear()
+        self.folded_hour = exposure_ms // HOUR_MS + 1
+
+    def rebase(self, exposure_ms: int, negatives: int, clusters: int, exposure_days: float) -> None:
+        """Start again from the level seen while the alert fired."""
+        self.thaw(exposure_ms)
+        self.negatives, self.clusters, self.exposure_days = float(negatives), float(clusters), exposure_days

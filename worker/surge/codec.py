@@ -1,0 +1,152 @@
+"""State records: keys and clusters as compact JSON arrays that begin with their version.
+
+Names start with ``k:`` or ``c:``. Numbers survive the round trip bit for bit, which is what makes a restored detector
+go on exactly. A reader refuses versions it does not know.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from schemas.events import AlertKind, InputRef
+from worker.surge.baseline import Baseline
+from worker.surge.copies import Cluster, Story
+from worker.surge.lifecycle import Alert, KeyState
+from worker.surge.runs import Level, Moment, Run, Runs
+
+VERSION = 1
+KEY_PREFIX = "k:"
+CLUSTER_PREFIX = "c:"
+
+_SAME = 0
+"""Written for a run that equals the one before it, as the charts of a sparse key mostly do."""
+
+
+def _open(value: bytes) -> list[Any]:
+    record: list[Any] = orjson.loads(value)
+    version, *fields = record
+    if version != VERSION:
+        raise ValueError(f"state record of version {version}, this program reads version {VERSION}")
+    return fields
+
+
+def encode_key(state: KeyState) -> bytes:
+    """The record of a key."""
+    baseline = state.baseline
+    return orjson.dumps(
+        (
+            VERSION,
+            state.epoch,
+            (
+                baseline.folded_hour,
+                baseline.negatives,
+                baseline.clusters,
+                baseline.exposure_days,
+                baseline.pending,
+            ),
+            state.last_clock_ms,
+            tuple(state.last_negative),
+            _pack_runs(state.runs),
+            state.recent,
+            tuple((source, *seen) for source, seen in state.sources.items()),
+            None if state.alert is None else _pack_alert(state.alert),
+        )
+    )
+
+
+def decode_key(value: bytes) -> KeyState:
+    """The state of a key from its record."""
+    epoch, baseline, last_clock_ms, last_negative, runs, recent, sources, alert = _open(value)
+    return KeyState(
+        epoch=epoch,
+        baseline=Baseline(*baseline),
+        last_clock_ms=last_clock_ms,
+        last_negative=Moment(*last_negative),
+        runs=_unpack_runs(runs),
+        recent=[(seq, cluster_id) for seq, cluster_id in recent],
+        sources={source: (hour, seq) for source, hour, seq in sources},
+        alert=None if alert is None else _unpack_alert(alert),
+    )
+
+
+def _pack_run(run: Run) -> tuple[object, ...]:
+    return (run.first_id, run.first_seq, *run.first, *run.level, run.negatives, run.clusters, run.copies)
+
+
+def _unpack_run(fields: Sequence[Any]) -> Run:
+    first_id, first_seq, clock_ms, exposure_ms, a, b, share, negatives, clusters, copies = fields
+    return Run(first_id, first_seq, Moment(clock_ms, exposure_ms), Level(a, b, share), negatives, clusters, copies)
+
+
+def _pack_runs(runs: Runs) -> list[object]:
+    packed: list[object] = []
+    before: Run | None = None
+    for run in runs:
+        packed.append(None if run is None else _SAME if run == before else _pack_run(run))
+        before = run
+    return packed
+
+
+def _unpack_runs(packed: list[Any]) -> Runs:
+    runs: Runs = []
+    for index, fields in enumerate(packed):
+        runs.append(None if fields is None else _unpack_run(packed[index - 1] if fields == _SAME else fields))
+    return runs
+
+
+def _pack_alert(alert: Alert) -> tuple[object, ...]:
+    return (
+        alert.id,
+        alert.kind.value,
+        _pack_run(alert.run),
+        tuple(alert.started),
+        alert.evidence,
+        alert.negatives_at_start,
+        alert.clusters_at_start,
+        alert.revision,
+    )
+
+
+def _unpack_alert(fields: Sequence[Any]) -> Alert:
+    alert_id, kind, run, started, *counts = fields
+    return Alert(alert_id, AlertKind(kind), _unpack_run(run), Moment(*started), *counts)
+
+
+def encode_cluster(cluster: Cluster) -> bytes:
+    """The record of a cluster."""
+    story = cluster.story
+    return orjson.dumps(
+        (
+            VERSION,
+            cluster.fold,
+            cluster.seq,
+            cluster.clock_ms,
+            cluster.copies,
+            cluster.keys,
+            None
+            if story is None
+            else (
+                story.item_id,
+                story.title,
+                story.url,
+                story.source,
+                story.score,
+                story.received_at_ms,
+                story.input.topic,
+                story.input.partition,
+                story.input.offset,
+            ),
+        )
+    )
+
+
+def decode_cluster(cluster_id: str, value: bytes) -> Cluster:
+    """The cluster from its record."""
+    fold, seq, clock_ms, copies, keys, fields = _open(value)
+    story = None
+    if fields is not None:
+        item_id, title, url, source, score, received_at_ms, topic, partition, offset = fields
+        ref = InputRef(topic=topic, partition=partition, offset=offset)
+        story = Story(item_id, title, url, source, score, received_at_ms, ref)
+    return Cluster(cluster_id, fold, seq, clock_ms, copies, tuple(keys), story)

@@ -1,0 +1,44 @@
+"""Which keys an item counts on, and whether it is negative."""
+
+from typing import NamedTuple
+
+from schemas.events import KeyType, LabelledEvent
+
+MIN_PROBABILITY = 0.5
+
+
+class Key(NamedTuple):
+    """What items are grouped by; ``str(key)`` names it in the state."""
+
+    type: KeyType
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.type.value}:{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Key":
+        """The key named ``text`` in the state."""
+        key_type, _, name = text.partition(":")
+        return cls(KeyType(key_type), name)
+
+
+MARKET = Key(KeyType.market, "global")
+
+
+def is_negative(event: LabelledEvent) -> bool:
+    """Whether the calibrated p(negative) is at least one half."""
+    return event.sentiment is not None and event.sentiment.probabilities.get("negative", 0.0) >= MIN_PROBABILITY
+
+
+def keys_of(event: LabelledEvent) -> list[Key]:
+    """The market first, since it is the parent of the others, then source, topic and entities, each once.
+
+    A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``.
+    """
+    keys = [MARKET, Key(KeyType.source, event.source)]
+    topic = event.topic
+    if topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY:
+        keys.append(Key(KeyType.topic, topic.label))
+    keys += dict.fromkeys(Key(KeyType.entity, f"symbol:{entity.id}") for entity in event.entities)
+    return keys

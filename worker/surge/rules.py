@@ -1,0 +1,82 @@
+"""The rule version: every number an alert depends on beside the data, and the hash that names them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+
+import orjson
+
+from schemas.events import KeyType
+
+ALGORITHM = 1
+"""Raised whenever the same data and numbers would give other alerts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """Gamma belief about the negative clusters a day of a key nobody has seen: mean and shape ``a0``.
+
+    Shape 0.5 is the floor: a coefficient of variation of 1.4, as wide as the spread between real keys, so a prior that
+    is wrong by an order of magnitude is soon outweighed by data instead of firing for ever.
+    """
+
+    mean_a_day: float
+    a0: float = 0.5
+
+    @property
+    def b0(self) -> float:
+        """Rate parameter, in days of exposure."""
+        return self.a0 / self.mean_a_day
+
+
+# The default V of 20,000 is about 5,000 stories on four keys: some 5,000 mentions spread over the 10^4 to 10^5 tickers
+# a desk follows, a few dozen topics, and a hundred sources of which most are small. The market key alone is never
+# sparse, so its prior only has to be vague.
+PRIORS: Mapping[KeyType, Prior] = MappingProxyType(
+    {
+        KeyType.entity: Prior(1.0),
+        KeyType.source: Prior(5.0),
+        KeyType.topic: Prior(5.0),
+        KeyType.market: Prior(50.0),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings of the detector; ``version`` names them in every alert.
+
+    ``negatives_a_day`` is V, key-attributed negative clusters a day (a story on four keys counts four);
+    ``budget_a_day`` is F, the false alerts a day the desk accepts.
+    """
+
+    negatives_a_day: float = 20_000.0
+    budget_a_day: float = 2.0
+    priors: Mapping[KeyType, Prior] = field(default_factory=lambda: PRIORS)
+    half_life_days: float = 14.0
+    guard_hours: int = 6
+    learning_days: float = 3.0
+    min_clusters: int = 4
+    min_sources: int = 2
+    active_sources: int = 3
+    active_days: float = 14.0
+    resolve_below: float = 0.4
+    quiet_hours: float = 6.0
+    max_frozen_hours: float = 48.0
+    max_run_days: float = 14.0
+    forget_key_days: float = 90.0
+    copy_window_hours: float = 24.0
+    max_silence_hours: float = 6.0
+    share_prior_mean: float = 0.25
+    share_prior_clusters: float = 20.0
+
+    @property
+    def version(self) -> str:
+        """A short hash of the algorithm and of every number here."""
+        priors = {key_type.value: [prior.mean_a_day, prior.a0] for key_type, prior in self.priors.items()}
+        numbers = {
+            name: priors if name == "priors" else getattr(self, name) for name in sorted(self.__dataclass_fields__)
+        }
+        text = orjson.dumps([ALGORITHM, numbers], option=orjson.OPT_SORT_KEYS)
+        return blake2b(text, digest_size=8).hexdigest()

@@ -1,0 +1,112 @@
+"""The bank of charts of one key: open runs, and how far each has come towards its threshold.
+
+A run starts at its first negative cluster and keeps the baseline of that moment, so its statistic is a likelihood
+ratio of data that the baseline has not seen. A clock is epoch milliseconds, exposure is milliseconds of ``Exposure``.
+"""
+
+from dataclasses import dataclass
+from math import floor
+from typing import NamedTuple
+
+from worker.surge.baseline import DAY_MS
+from worker.surge.rules import Rules
+from worker.surge.statistics import (
+    RATES,
+    SHARE_EVIDENCE,
+    exposure_at,
+    run_statistic,
+    share_statistic,
+    threshold,
+)
+
+
+class Moment(NamedTuple):
+    """An instant on the merge clock, and the exposure there."""
+
+    clock_ms: int
+    exposure_ms: int
+
+
+class Level(NamedTuple):
+    """What was normal when a run began: Gamma (a, b) of negative clusters a day, and their share."""
+
+    a: float
+    b: float
+    share: float
+
+
+@dataclass(slots=True)
+class Run:
+    """A run from its first negative cluster on; counts are of clusters, that one included."""
+
+    first_id: str
+    first_seq: int
+    first: Moment
+    level: Level
+    negatives: int = 0
+    clusters: int = 1
+    copies: int = 0
+
+    def exposure_days(self, exposure_ms: int) -> float:
+        """g, the exposure since the first cluster."""
+        return (exposure_ms - self.first.exposure_ms) / DAY_MS
+
+    def statistic(self, exposure_ms: int, rate: float) -> float:
+        """W(y, g; R) at an exposure."""
+        return run_statistic(self.negatives, self.exposure_days(exposure_ms), self.level.a, self.level.b, rate)
+
+    def exposure_below_ms(self, statistic: float, rate: float) -> int:
+        """The exposure at which W falls below ``statistic`` if no cluster comes."""
+        g = exposure_at(statistic, self.negatives, self.level.a, self.level.b, rate)
+        return self.first.exposure_ms + floor(g * DAY_MS) + 1
+
+    def share_is_up(self) -> bool:
+        """Whether the negative share rose too. The cluster that opened the run is negative by choice: left out."""
+        return share_statistic(self.negatives - 1, self.clusters - 1, self.level.share) >= SHARE_EVIDENCE
+
+
+Runs = list[Run | None]
+"""The open run of each chart, in the order of ``RATES``."""
+
+
+class Reading(NamedTuple):
+    """A chart at an instant: rate multiple R, statistic W, threshold h, and its run."""
+
+    rate: float
+    statistic: float
+    threshold: float
+    run: Run
+
+    @property
+    def ratio(self) -> float:
+        """W / h."""
+        return self.statistic / self.threshold
+
+
+def no_runs() -> Runs:
+    """A bank at rest."""
+    return [None] * len(RATES)
+
+
+def thresholds(rules: Rules) -> tuple[float, ...]:
+    """The threshold h of each chart, in the order of ``RATES``."""
+    return tuple(threshold(rate, rules.negatives_a_day, rules.budget_a_day) for rate in RATES)
+
+
+def readings(runs: Runs, bank: tuple[float, ...], exposure_ms: int) -> list[Reading]:
+    """The open runs against the thresholds ``bank``, the furthest first."""
+    found = [
+        Reading(rate, run.statistic(exposure_ms, rate), h, run)
+        for rate, h, run in zip(RATES, bank, runs, strict=True)
+        if run is not None
+    ]
+    return sorted(found, key=lambda reading: -reading.ratio)
+
+
+def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, level: Level) -> None:
+    """Add a negative cluster to every chart; a run whose statistic is not positive starts again with it."""
+    for index, rate in enumerate(RATES):
+        run = runs[index]
+        if run is None or run.statistic(now.exposure_ms, rate) <= 0:
+            run = runs[index] = Run(cluster_id, seq, now, level)
+        run.negatives += 1
