@@ -1,10 +1,13 @@
 """An archive is read whole before anything is sent, keeps its time, and moves the clocks of idle partitions."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from worker.feeds.jsonl import BadArchive, read_archive, replay, stamp_with_archive, stamp_with_now
+from worker.feeds.jsonl import BadArchive, cut_by_due_time, read_archive, replay, stamp_with_archive, stamp_with_now
 from worker.records import OutRecord
 
 QUARTER_MS = 15 * 60_000
@@ -56,18 +59,29 @@ def test_heartbeats_go_to_every_partition_and_end_after_the_last_record(tmp_path
     assert [r.timestamp_ms for r in sent] == sorted(r.timestamp_ms for r in sent)
 
 
-async def test_a_replay_keeps_the_archives_pace():
-    records = [OutRecord("news.raw", None, b"x", timestamp_ms=ms) for ms in (0, 0, 60_000)]
-    now, seen = [100.0], []
+def records_at(*timestamps_ms: int | None) -> list[OutRecord]:
+    return [OutRecord("news.raw", None, str(n).encode(), timestamp_ms=ms) for n, ms in enumerate(timestamps_ms)]
 
-    async def send(record: OutRecord) -> None:
-        seen.append(record)
 
-    def clock() -> float:
-        now[0] += 0.001
-        return now[0]
+def test_records_are_due_at_the_archives_pace():
+    records = records_at(1_000, 1_000, 61_000, None, 121_000)
+    batches = list(cut_by_due_time(records, speed=60.0))
+    assert [due for due, _ in batches] == [0.0, 1.0, 2.0]
+    assert [len(batch) for _, batch in batches] == [2, 2, 1]
 
-    counts = []
-    await replay(records, 6_000_000.0, send, counts.append, clock)
-    assert seen == records
-    assert counts == [1, 2, 3]
+
+@given(st.lists(st.integers(0, 10**9) | st.none(), max_size=40).map(lambda t: records_at(*t)), st.none() | st.just(9.0))
+def test_batches_hold_every_record_once_in_order(records, speed):
+    assert [record for _, batch in cut_by_due_time(records, speed) for record in batch] == records
+
+
+async def test_a_replay_waits_for_what_is_due_and_writes_all():
+    records, written = records_at(0, 0, 100), []
+
+    async def write(batch: list[OutRecord]) -> None:
+        assert all(record in records for record in batch)
+
+    started = asyncio.get_running_loop().time()
+    await replay(records, 2.0, write, written.extend)
+    assert written == records
+    assert asyncio.get_running_loop().time() - started >= 0.05

@@ -5,7 +5,7 @@ clocks of those that have nothing; without it, records carry the time at which t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from worker.records import OutRecord, Record
 
 HEARTBEAT_EVERY_MS = 15 * 60_000
 LAST_HEARTBEAT_AFTER_MS = 1_000
-
-Send = Callable[[OutRecord], Awaitable[None]]
+MAX_BATCH_RECORDS = 500
+BATCH_SECONDS = 0.02
 
 
 class BadArchive(WorkerError):  # noqa: N818 -- names what it is
@@ -99,28 +99,47 @@ def _heartbeats(topic: str, partitions: int, clock_ms: int) -> Iterator[OutRecor
         yield OutRecord(topic, None, None, partition, header, clock_ms)
 
 
-async def replay(
-    records: Sequence[OutRecord],
-    speed: float | None,
-    send: Send,
-    sent: Callable[[int], None],
-    clock: Callable[[], float],
-) -> None:
-    """Send records in order, at the pace of their timestamps.
+def cut_by_due_time(records: Iterable[OutRecord], speed: float | None) -> Iterator[tuple[float, list[OutRecord]]]:
+    """Batches of records, in order, each with the seconds after the start at which it is due.
 
     Args:
-        records: what to send; those without timestamp are sent at once.
-        speed: seconds of the archive in a second; None sends as fast as the broker takes them.
-        send: hands a record to the producer.
-        sent: told how many records have been handed over.
-        clock: seconds, monotonic.
+        records: what will be sent; one without a timestamp is due with the one before it.
+        speed: seconds of the archive in a second; None makes all due at once.
     """
-    started = clock()
-    first_ms = next((record.timestamp_ms for record in records if record.timestamp_ms is not None), None)
-    for count, record in enumerate(records, 1):
-        if speed is not None and first_ms is not None and record.timestamp_ms is not None:
-            due = started + (record.timestamp_ms - first_ms) / 1000 / speed
-            if (wait := due - clock()) > 0:
-                await asyncio.sleep(wait)
-        await send(record)
-        sent(count)
+    first_ms: int | None = None
+    due_seconds, batch = 0.0, list[OutRecord]()
+    for record in records:
+        if speed is not None and record.timestamp_ms is not None:
+            first_ms = record.timestamp_ms if first_ms is None else first_ms
+            at_seconds = (record.timestamp_ms - first_ms) / 1000 / speed
+        else:
+            at_seconds = due_seconds
+        if batch and (at_seconds - due_seconds > BATCH_SECONDS or len(batch) == MAX_BATCH_RECORDS):
+            yield due_seconds, batch
+            due_seconds, batch = at_seconds, []
+        batch.append(record)
+    if batch:
+        yield due_seconds, batch
+
+
+async def replay(
+    records: Iterable[OutRecord],
+    speed: float | None,
+    write: Callable[[list[OutRecord]], Awaitable[None]],
+    written: Callable[[list[OutRecord]], None],
+) -> None:
+    """Write records in order, at the pace of their timestamps.
+
+    Args:
+        records: what to write.
+        speed: seconds of the archive in a second; None writes as fast as the broker takes them.
+        write: returns once the broker has them.
+        written: told which records it has.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    for due_seconds, batch in cut_by_due_time(records, speed):
+        if (wait := started + due_seconds - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        await write(batch)
+        written(batch)

@@ -87,6 +87,7 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
 def _small_print(alert: AlertEvent) -> Text:
     return Text(
         f"test: W {alert.W:.1f} >= h {alert.h:.1f} at {alert.R:g} times the rate; "
-        f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}, alert {alert.alert_id}, since {format_instant(alert.first_clock)}",
+        f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}\n"
+        f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",
     )

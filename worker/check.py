@@ -1,0 +1,44 @@
+"""What `stacknorm-worker check` looks at before a worker starts; each problem comes with its mend."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from worker.errors import Misconfigured, WorkerError
+from worker.kafka.admin import describe_topics
+from worker.settings import Settings
+from worker.topics import find_differences
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; ``problem`` is None when all is well."""
+
+    subject: str
+    detail: str
+    problem: str | None = None
+
+
+async def check_topics(settings: Settings) -> AsyncIterator[Finding]:
+    """Broker and topics."""
+    specs = settings.topic_specs
+    bootstrap = settings.kafka.bootstrap_servers
+    try:
+        found = await describe_topics(settings.kafka, [spec.name for spec in specs])
+    except WorkerError as error:
+        yield Finding("broker", bootstrap, f"{error}; is kafka.bootstrap_servers right, and the broker up?")
+        return
+    yield Finding("broker", bootstrap)
+    for spec in specs:
+        problems = find_differences(spec, found.get(spec.name))
+        yield Finding("topic", f"{spec.name}, {spec.partitions} partitions", "\n".join(problems) or None)
+
+
+async def require_topics(settings: Settings) -> None:
+    """Stop a start on topics that are not as they must be.
+
+    Raises:
+        Misconfigured: names every difference and its mend.
+    """
+    problems = [finding.problem async for finding in check_topics(settings) if finding.problem]
+    if problems:
+        raise Misconfigured("\n".join(problems))

@@ -1,0 +1,111 @@
+"""What `stacknorm-worker status` shows: who owns what, how far behind it is, and where the detector stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from worker.codec import to_instant
+from worker.detector import Detector, Facts
+from worker.kafka.admin import Lag, read_lag
+from worker.kafka.connection import Place
+from worker.kafka.groups import Owner, read_owners
+from worker.kafka.reader import LogReader
+from worker.settings import Settings
+from worker.sinks.tail import open_reader
+
+WAITING_TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A raw partition: its owner, what waits in it, and since when the oldest of that has waited."""
+
+    partition: int
+    owner: Owner | None
+    lag: Lag
+    oldest_waiting: datetime | None
+
+    def lag_seconds(self, now: datetime) -> float:
+        """Age of the oldest record that waits; 0 when none does."""
+        return max(0.0, (now - self.oldest_waiting).total_seconds()) if self.oldest_waiting else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it at one time."""
+
+    at: datetime
+    partitions: Sequence[PartitionStatus]
+    shard_owner: Owner | None
+    facts: Facts
+
+
+async def read_status(settings: Settings, now: datetime) -> Status:
+    """Ask the broker; joins no group."""
+    topics = settings.topic_names
+    lags = await read_lag(settings.kafka, settings.labeller_group, topics.raw, settings.topics.partitions)
+    owners = await read_owners(settings.kafka, settings.labeller_group, topics.raw)
+    shard_owners = await read_owners(settings.kafka, settings.detector_group, topics.surge_state)
+    async with open_reader(settings, "status") as reader:
+        waiting = await _read_oldest(reader, topics.raw, lags)
+        facts = await _read_facts(reader, settings)
+    partitions = [
+        PartitionStatus(partition, owners.get(partition), lag, waiting.get(partition))
+        for partition, lag in sorted(lags.items())
+    ]
+    return Status(now, partitions, shard_owners.get(0), facts)
+
+
+async def read_detector_facts(settings: Settings) -> Facts:
+    """Where the detector stands by its committed state."""
+    async with open_reader(settings, "status") as reader:
+        return await _read_facts(reader, settings)
+
+
+async def _read_facts(reader: LogReader, settings: Settings) -> Facts:
+    changelog = await reader.read_newest(Place(settings.topic_names.surge_state, 0))
+    return Detector.restore(settings.rules, settings.topics.partitions, changelog.items()).facts()
+
+
+async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> dict[int, datetime]:
+    """By partition, the time of the first record that waits."""
+    behind = {Place(topic, p): max(lag.first, lag.committed or 0) for p, lag in lags.items() if lag.records}
+    if not behind:
+        return {}
+    reader.assign(behind)
+    oldest: dict[int, datetime] = {}
+    for place in behind:
+        for record in await reader.fetch(1, WAITING_TIMEOUT_SECONDS, [place]):
+            if record.timestamp_ms >= 0:
+                oldest[record.partition] = to_instant(record.timestamp_ms)
+    return oldest
+
+
+def render_status(status: Status) -> RenderableType:
+    """For the terminal."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("raw partition", "owner", "committed", "end", "lag records", "lag seconds"):
+        table.add_column(column, justify="left" if column == "owner" else "right")
+    for row in status.partitions:
+        owner = f"{row.owner.client_id} at {row.owner.host}" if row.owner else "[red]nobody[/]"
+        committed = "-" if row.lag.committed is None else str(row.lag.committed)
+        lag_seconds = f"{row.lag_seconds(status.at):.1f}"
+        table.add_row(
+            str(row.partition), owner, committed, str(row.lag.last_stable_offset), str(row.lag.records), lag_seconds
+        )
+    return Group(table, Text(), *_render_detector(status))
+
+
+def _render_detector(status: Status) -> list[Text]:
+    facts = status.facts
+    owner = f"{status.shard_owner.client_id} at {status.shard_owner.host}" if status.shard_owner else "nobody"
+    clock = f"{facts.clock:%Y-%m-%d %H:%M:%S}Z" if facts.clock else "not started"
+    learning = f"learning: nothing fires yet ({facts.exposure_days:.1f} days seen)" if facts.learning else "watching"
+    return [
+        Text(f"detector shard 0: {owner}, clock {clock}, {learning}", "bold"),
+        Text(f"  {facts.keys} keys, {facts.keys_learning} of them learning; {facts.firing} alerts firing"),
+    ]
