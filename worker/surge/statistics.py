@@ -14,8 +14,9 @@ RUN_LENGTH_FACTORS: dict[float, float] = {4.0: 0.977, 32.0: 0.117}
 SHARE_ODDS = 3.0
 """The share alternative: three times the odds of being negative (categorical CUSUM, Hoehle 2010)."""
 
-SHARE_EVIDENCE = log(10)
-"""A volume surge with an unchanged share passes the gate in less than one of ten cases (Ville's inequality)."""
+SHARE_EVIDENCE = log(5)
+"""Evidence the gate asks for. A volume surge with an unchanged share passes in less than one of five cases (Ville's
+inequality; 2-12 % in simulations). More would turn away bursts of four clusters, all negative, at a usual share."""
 
 
 def threshold(rate: float, negatives_a_day: float, budget_a_day: float) -> float:
