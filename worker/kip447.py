@@ -229,6 +229,15 @@ class FencedProducer(AIOKafkaProducer):
             request_timeout_ms=sender._request_timeout_ms,  # noqa: SLF001
         )
 
+    @property
+    def fatal_error(self) -> Exception | None:
+        """What ended this producer for good, if something did."""
+        if not self._txn_manager.is_fatal_error():
+            return None
+        waiter = self._txn_manager.wait_for_transaction_end()
+        error: Exception | None = waiter.exception() if waiter is not None and waiter.done() else None
+        return error or KafkaError("the producer failed")
+
     async def send_offsets_to_transaction(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_id: str
     ) -> None:

@@ -1,0 +1,109 @@
+"""Making and describing topics, and how far a group is behind."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple
+
+from aiokafka import errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition
+
+from worker.kafka.connection import close_client, connection_settings, make_consumer
+from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.settings import KafkaSettings
+from worker.topics import TopicSpec, TopicState
+
+
+@contextlib.asynccontextmanager
+async def _administration(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection_settings(kafka))
+    try:
+        await admin.start()
+        yield admin
+    except KAFKA_ERRORS as error:
+        raise translate(error) from error
+    finally:
+        await admin.close()
+
+
+async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replication_factor: int) -> list[str]:
+    """Make the topics that do not exist; their names. Existing ones stay as they are.
+
+    Raises:
+        WorkerError: as `translate` says.
+    """
+    topics = [
+        NewTopic(spec.name, spec.partitions, replication_factor, topic_configs=dict(spec.config)) for spec in specs
+    ]
+    async with _administration(kafka) as admin:
+        answer = await admin.create_topics(topics)
+        created = []
+        for name, code, message in answer.topic_errors:
+            kind = errors.for_code(code)
+            if kind is errors.NoError:
+                created.append(name)
+            elif kind is not errors.TopicAlreadyExistsError:
+                raise kind(f"cannot create topic {name}: {message}")
+        return created
+
+
+async def describe_topics(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, TopicState]:
+    """How these topics are; those that do not exist are absent.
+
+    Raises:
+        WorkerError: as `translate` says.
+    """
+    async with _administration(kafka) as admin:
+        described = [topic for topic in await admin.describe_topics(list(names)) if not topic["error_code"]]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic["topic"]) for topic in described]
+        config: dict[str, dict[str, str]] = {}
+        for answer in await admin.describe_configs(resources):
+            for _, _, _, name, entries in answer.resources:
+                config[name] = {entry[0]: entry[1] for entry in entries}
+        return {
+            topic["topic"]: TopicState(
+                name=topic["topic"],
+                partitions=len(topic["partitions"]),
+                replication_factor=min(len(partition["replicas"]) for partition in topic["partitions"]),
+                config=config[topic["topic"]],
+            )
+            for topic in described
+        }
+
+
+class Lag(NamedTuple):
+    """How far a group is behind in a partition: what it has committed, and the log's bounds."""
+
+    committed: int | None
+    first: int
+    last_stable_offset: int
+
+    @property
+    def records(self) -> int:
+        """Records to be read yet, transaction markers counted as records."""
+        return self.last_stable_offset - max(self.first, self.committed or 0)
+
+
+async def read_lag(kafka: KafkaSettings, group: str, topic: str, partitions: int) -> dict[int, Lag]:
+    """By partition, how far the group is behind; does not join it.
+
+    Raises:
+        WorkerError: as `translate` says.
+    """
+    places = [TopicPartition(topic, partition) for partition in range(partitions)]
+    consumer = make_consumer(kafka, group_id=group)
+    try:
+        await consumer.start()
+        coordinator = consumer._coordinator  # noqa: SLF001 -- the public way asks for one partition at a time
+        committed = await coordinator.fetch_committed_offsets(places)
+        first = await consumer.beginning_offsets(places)
+        last = await consumer.end_offsets(places)
+    except KAFKA_ERRORS as error:
+        raise translate(error) from error
+    finally:
+        await close_client(consumer)
+    return {
+        place.partition: Lag(committed[place].offset if place in committed else None, first[place], last[place])
+        for place in places
+    }

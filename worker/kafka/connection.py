@@ -1,0 +1,136 @@
+"""Making and starting aiokafka's clients: where settings become clients, and where a broker is waited for."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
+
+from worker.errors import Fatal
+from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.log import get_logger
+from worker.records import Record
+from worker.settings import KafkaSettings
+
+CONNECT_ATTEMPT_SECONDS = 15.0
+CONNECT_PAUSE_SECONDS = 1.0
+CLOSE_SECONDS = 5.0
+
+log = get_logger()
+
+
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A committed offset, the next to be read, and what was stored with it."""
+
+    offset: int
+    metadata: str = ""
+
+
+def connection_settings(kafka: KafkaSettings) -> dict[str, Any]:
+    """What every client is told."""
+    return {
+        "bootstrap_servers": kafka.bootstrap_servers.split(","),
+        "client_id": kafka.client_id,
+        "request_timeout_ms": kafka.request_timeout_ms,
+        "metadata_max_age_ms": 60_000,
+    }
+
+
+def make_consumer(kafka: KafkaSettings, **settings: Any) -> AIOKafkaConsumer:
+    """A consumer that reads what is committed and commits nothing by itself."""
+    return AIOKafkaConsumer(
+        **connection_settings(kafka),
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        check_crcs=True,
+        **settings,
+    )
+
+
+def make_member(kafka: KafkaSettings, group: str, **settings: Any) -> AIOKafkaConsumer:
+    """A consumer that lives in a group."""
+    return make_consumer(
+        kafka,
+        group_id=group,
+        session_timeout_ms=kafka.session_timeout_ms,
+        heartbeat_interval_ms=kafka.heartbeat_interval_ms,
+        max_poll_interval_ms=kafka.max_poll_interval_ms,
+        rebalance_timeout_ms=kafka.rebalance_timeout_ms,  # aiokafka's default is the session time-out
+        **settings,
+    )
+
+
+class Client(Protocol):
+    """Any of aiokafka's clients."""
+
+    async def start(self) -> None:
+        """Connect."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+AnyClient = TypeVar("AnyClient", bound=Client)
+
+
+async def connect(make: Callable[[], AnyClient], role: str) -> AnyClient:
+    """Start a client; while the broker is away say so and try again, for ever.
+
+    Raises:
+        Fatal: it will not come right by waiting.
+    """
+    attempt = 0
+    while True:
+        client = make()
+        attempt += 1
+        try:
+            async with asyncio.timeout(CONNECT_ATTEMPT_SECONDS):
+                await client.start()
+        except KAFKA_ERRORS as error:
+            await close_client(client)
+            verdict = translate(error)
+            if isinstance(verdict, Fatal):
+                raise verdict from error
+            log.warning("kafka.waiting", role=role, attempt=attempt, error=str(verdict))
+            await asyncio.sleep(CONNECT_PAUSE_SECONDS)
+        except BaseException:
+            await close_client(client)
+            raise
+        else:
+            return client
+
+
+async def close_client(client: Client) -> bool:
+    """Stop a client; False when it hung, which aiokafka's do while a broker is away."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.stop()
+    except (AssertionError, *KAFKA_ERRORS) as error:
+        log.warning("kafka.close_failed", client=type(client).__name__, error=str(error) or "time-out")
+        return False
+    return True
+
+
+def to_record(record: ConsumerRecord) -> Record:
+    """Aiokafka's record as ours."""
+    return Record(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
+    )
+
+
+def to_kafka(offsets: Mapping[Place, Committed]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Offsets as aiokafka wants them."""
+    return {
+        TopicPartition(*place): OffsetAndMetadata(committed.offset, committed.metadata)
+        for place, committed in offsets.items()
+    }

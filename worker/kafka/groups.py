@@ -1,0 +1,47 @@
+"""Who owns what in a consumer group."""
+
+from typing import NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+
+from worker.kafka.connection import connection_settings
+from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.settings import KafkaSettings
+
+MEMBERS = 5  # the field of a described group that holds its members
+
+
+class Owner(NamedTuple):
+    """A member of a group."""
+
+    client_id: str
+    host: str
+
+
+async def read_owners(kafka: KafkaSettings, group: str, topic: str) -> dict[int, Owner]:
+    """By partition of ``topic``, the member of ``group`` that owns it; a partition without one is absent.
+
+    Raises:
+        WorkerError: as `translate` says.
+    """
+    admin = AIOKafkaAdminClient(**connection_settings(kafka))
+    try:
+        await admin.start()
+        (answer,) = await admin.describe_consumer_groups([group])
+    except KAFKA_ERRORS as error:
+        raise translate(error) from error
+    finally:
+        await admin.close()
+    owners: dict[int, Owner] = {}
+    (described,) = answer.groups
+    for _member_id, client_id, client_host, _metadata, assignment, *_ in described[MEMBERS]:
+        if assignment:
+            for partition in _owned(assignment, topic):
+                owners[partition] = Owner(client_id, client_host.lstrip("/"))
+    return owners
+
+
+def _owned(assignment: bytes, topic: str) -> list[int]:
+    decoded = ConsumerProtocolMemberAssignment.decode(assignment)
+    return [partition for name, partitions in decoded.assignment for partition in partitions if name == topic]

@@ -1,0 +1,87 @@
+"""Reading partitions by number, without a group."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+
+from aiokafka.structs import TopicPartition
+
+from worker.kafka.connection import Place, close_client, connect, make_consumer, to_record
+from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.records import Record
+from worker.settings import KafkaSettings
+
+
+class LogReader:
+    """Reads partitions by number, read_committed, without a group. Owned by one event loop; one task fetches."""
+
+    def __init__(self, kafka: KafkaSettings, role: str) -> None:
+        self._kafka = kafka
+        self._role = role
+
+    async def start(self) -> None:
+        """Connect; waits for the broker as long as it takes."""
+        self._consumer = await connect(lambda: make_consumer(self._kafka, auto_offset_reset="none"), self._role)
+
+    async def stop(self) -> bool:
+        """Disconnect; False when that hung."""
+        return await close_client(self._consumer)
+
+    async def first_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Where each log begins now.
+
+        Raises:
+            WorkerError: as `translate` says.
+        """
+        return await self._ask(self._consumer.beginning_offsets, places)
+
+    async def stable_ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The last stable offset of each log."""
+        return await self._ask(self._consumer.end_offsets, places)
+
+    async def _ask(
+        self, question: Callable[[list[TopicPartition]], Awaitable[dict[TopicPartition, int]]], places: Iterable[Place]
+    ) -> dict[Place, int]:
+        try:
+            answer = await question([TopicPartition(*place) for place in places])
+        except KAFKA_ERRORS as error:
+            raise translate(error) from error
+        return {Place(*place): offset for place, offset in answer.items()}
+
+    def assign(self, positions: Mapping[Place, int]) -> None:
+        """Read these partitions from these offsets, and no others."""
+        self._consumer.assign([TopicPartition(*place) for place in positions])
+        for place, offset in positions.items():
+            self._consumer.seek(TopicPartition(*place), offset)
+
+    async def position(self, place: Place) -> int:
+        """The next offset to be read of an assigned partition."""
+        position: int = await self._consumer.position(TopicPartition(*place))
+        return position
+
+    async def fetch(self, max_records: int, timeout_seconds: float, places: Collection[Place] = ()) -> list[Record]:
+        """Records that have come, of ``places`` if given.
+
+        Raises:
+            WorkerError: as `translate` says; Misconfigured when a position lies outside its log.
+        """
+        wanted = [TopicPartition(*place) for place in places]
+        try:
+            found = await self._consumer.getmany(
+                *wanted, timeout_ms=int(timeout_seconds * 1000), max_records=max_records
+            )
+        except KAFKA_ERRORS as error:
+            raise translate(error) from error
+        return [to_record(record) for records in found.values() for record in records]
+
+    async def read_newest(self, place: Place) -> dict[bytes, bytes | None]:
+        """The newest value of each key up to the last stable offset, tombstones included; assigns this place alone."""
+        newest: dict[bytes, bytes | None] = {}
+        first = (await self.first_offsets([place]))[place]
+        end = (await self.stable_ends([place]))[place]
+        if first == end:
+            return newest
+        self.assign({place: first})
+        while await self.position(place) < end:
+            for record in await self.fetch(2000, 1.0):
+                if record.key is not None:
+                    newest[record.key] = record.value
+        return newest
