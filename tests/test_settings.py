@@ -65,3 +65,10 @@ def test_every_setting_says_what_it_means():
     described = {setting.name: setting for setting in describe_settings()}
     assert described["kafka.bootstrap_servers"].variable == "STACKNORM_KAFKA__BOOTSTRAP_SERVERS"
     assert all(setting.meaning.endswith(".") or setting.meaning.endswith(")") for setting in described.values())
+
+
+def test_settings_survive_the_environment(monkeypatch):
+    settings = load_settings(idle_clock="data", kafka={"client_id": "other"}, surge={"budget_a_day": 0.5})
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().model_dump() == settings.model_dump()

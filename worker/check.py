@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from stacknorm.errors import StacknormError
+from worker.engines import load_engine
 from worker.errors import Misconfigured, WorkerError
 from worker.kafka.admin import describe_topics
 from worker.settings import Settings
@@ -31,6 +33,16 @@ async def check_topics(settings: Settings) -> AsyncIterator[Finding]:
     for spec in specs:
         problems = find_differences(spec, found.get(spec.name))
         yield Finding("topic", f"{spec.name}, {spec.partitions} partitions", "\n".join(problems) or None)
+
+
+def check_bundle(settings: Settings) -> Finding:
+    """The bundle: that it can be loaded, and labels as events need it."""
+    detail = f"{settings.engine.kind} {settings.engine.bundle if settings.engine.kind == 'stack' else ''}".strip()
+    try:
+        engine = load_engine(settings.engine)
+    except (WorkerError, StacknormError) as error:
+        return Finding("engine", detail, str(error))
+    return Finding("engine", f"{engine.identity.name}, digest {engine.identity.digest[:12]}")
 
 
 async def require_topics(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 
 class Child:
@@ -18,7 +19,7 @@ class Child:
     Args:
         command: program and arguments.
         log_file: all that it says is appended here.
-        environment: its environment; ours without it.
+        environment: added to ours.
         leftovers: a folder that the watchdog removes after the kill.
     """
 
@@ -27,7 +28,7 @@ class Child:
         command: Sequence[str],
         log_file: Path,
         *,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
         leftovers: Path | None = None,
     ) -> None:
         self.log_file = log_file
@@ -38,7 +39,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=environment,
+                env={**os.environ, **environment},
             )
         script = 'cat; kill -9 "-$1"; [ -z "$2" ] || { sleep 1; rm -rf -- "$2"; }'
         self._watchdog = subprocess.Popen(

@@ -8,6 +8,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from schemas.events import DeadLetter, InputRef, LabelledEvent, NewsItem, Sentiment, StackRef, Topic
+from stacknorm.errors import StacknormError
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 from worker import codec
 from worker.codec import InputRules
@@ -17,7 +18,7 @@ from worker.units import Unit
 
 CANARY = "Shares rose after the company raised its outlook."
 BEST_TOPICS = 5
-MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, StacknormError, TypeError, ValueError)
 
 
 class Engine(Protocol):

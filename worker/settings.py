@@ -181,6 +181,10 @@ class Settings(BaseSettings):
         """Arguments win over the environment, which wins over the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    def to_environment(self) -> dict[str, str]:
+        """The environment variables that give another process these settings."""
+        return {each.variable: str(_look_up(self, each.name)) for each in describe_settings()}
+
     @property
     def exactly_once(self) -> bool:
         """Whether outputs and offsets share a transaction."""
@@ -265,6 +269,13 @@ def describe_settings(model: type[BaseModel] = Settings, prefix: str = "") -> It
         else:
             default = "random" if field.default_factory else str(field.default)
             yield Described(prefix + name, default, field.description or "")
+
+
+def _look_up(settings: Settings, name: str) -> object:
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _explain(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from statistics import quantiles
 from rich.table import Table
 
 from schemas.events import AlertEvent, LabelledEvent
+from worker.detector import Facts
 from worker.sinks.terminal import describe_key
 
 
@@ -31,14 +32,6 @@ class Seen:
         return [at - self.sent_at[item] for item, at in self.labelled_at.items() if item in self.sent_at]
 
 
-@dataclass(frozen=True, slots=True)
-class DetectorFacts:
-    """How the detector stood at the end."""
-
-    keys: int
-    keys_learning: int
-
-
 def newest_revisions(alerts: Iterable[AlertEvent]) -> Mapping[str, AlertEvent]:
     """Each alert as it stands, by its id, in the order of their first revisions."""
     newest: dict[str, AlertEvent] = {}
@@ -55,7 +48,7 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
     return cuts[49], cuts[98]
 
 
-def render_summary(seen: Seen, facts: DetectorFacts, seconds: float) -> Table:
+def render_summary(seen: Seen, facts: Facts, seconds: float) -> Table:
     """The table at the end of the demo."""
     labels = Counter(event.sentiment.label for event in seen.events if event.sentiment)
     p50, p99 = percentiles(seen.latencies)

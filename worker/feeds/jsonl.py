@@ -5,19 +5,26 @@ clocks of those that have nothing; without it, records carry the time at which t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker import codec
 from worker.codec import HEARTBEAT_HEADER, InputRules
-from worker.errors import Rejected, WorkerError
+from worker.errors import Misconfigured, Rejected, WorkerError
+from worker.kafka.admin import describe_topics
+from worker.kafka.sink import Writer
 from worker.records import OutRecord, Record
+from worker.settings import Settings
+from worker.topics import find_differences
 
 HEARTBEAT_EVERY_MS = 15 * 60_000
 LAST_HEARTBEAT_AFTER_MS = 1_000
 MAX_BATCH_RECORDS = 500
 BATCH_SECONDS = 0.02
+
+Write = Callable[[Sequence[OutRecord]], Awaitable[None]]
 
 
 class BadArchive(WorkerError):  # noqa: N818 -- names what it is
@@ -72,6 +79,14 @@ def _check_order(line: Line, above: Line | None) -> None:
         raise Rejected("order", "published_at is before that of the line above; sort the archive by it")
 
 
+def stamp(lines: Sequence[Line], settings: Settings) -> Iterator[OutRecord]:
+    """Records for the raw topic, with the time that ``idle_clock`` asks for."""
+    topic = settings.topic_names.raw
+    if settings.idle_clock == "data":
+        return stamp_with_archive(lines, topic, settings.topics.partitions)
+    return (OutRecord(topic, line.key, line.value) for line in lines)
+
+
 def stamp_with_archive(lines: Iterable[Line], topic: str, partitions: int) -> Iterator[OutRecord]:
     """Records that carry ``published_at``, with heartbeats to every partition between them and behind the last."""
     beaten_ms: int | None = None
@@ -86,11 +101,6 @@ def stamp_with_archive(lines: Iterable[Line], topic: str, partitions: int) -> It
         yield OutRecord(topic, line.key, line.value, timestamp_ms=last_ms)
     if last_ms is not None:
         yield from _heartbeats(topic, partitions, last_ms + LAST_HEARTBEAT_AFTER_MS)
-
-
-def stamp_with_now(lines: Iterable[Line], topic: str) -> Iterator[OutRecord]:
-    """Records that carry the time at which they are sent."""
-    return (OutRecord(topic, line.key, line.value) for line in lines)
 
 
 def _heartbeats(topic: str, partitions: int, clock_ms: int) -> Iterator[OutRecord]:
@@ -125,7 +135,7 @@ def cut_by_due_time(records: Iterable[OutRecord], speed: float | None) -> Iterat
 async def replay(
     records: Iterable[OutRecord],
     speed: float | None,
-    write: Callable[[list[OutRecord]], Awaitable[None]],
+    write: Write,
     written: Callable[[list[OutRecord]], None],
 ) -> None:
     """Write records in order, at the pace of their timestamps.
@@ -143,3 +153,22 @@ async def replay(
             await asyncio.sleep(wait)
         await write(batch)
         written(batch)
+
+
+@asynccontextmanager
+async def open_feed(settings: Settings) -> AsyncIterator[Write]:
+    """A way to write to the raw topic; refuses one that would lose what an archive sends.
+
+    Raises:
+        Misconfigured: the raw topic is not as it must be; names the difference and its mend.
+    """
+    raw = settings.topic_specs[0]
+    found = await describe_topics(settings.kafka, [raw.name])
+    if problems := find_differences(raw, found.get(raw.name)):
+        raise Misconfigured("\n".join(problems))
+    writer = Writer(settings.kafka, "feed")
+    await writer.start()
+    try:
+        yield writer.write
+    finally:
+        await writer.stop()

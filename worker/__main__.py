@@ -1,0 +1,5 @@
+"""`python -m worker` is `stacknorm-worker`."""
+
+from worker.cli import main
+
+main()
