@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from jgo.maven import MavenContext
 
 from worker import broker
