@@ -172,3 +172,21 @@ def test_expected_counts_at_least_an_hour_of_the_baseline():
     assert first.first_clock == first.starts_at
     assert first.expected == pytest.approx(first.baseline.a / first.baseline.b / 24)
     assert first.ratio == pytest.approx(first.n_negative / first.expected)
+
+
+def test_every_source_of_the_run_is_counted_however_many_others_speak():
+    chatter = [(LEARNED + i * 60.0, {"negative": False, "source": f"quiet{i}"}) for i in range(300)]
+    alerts = alerts_of(background(8) + chatter + burst(LEARNED + 1, 20))
+    assert {alert.n_sources for alert in alerts} == {2}
+    crowd = [(LEARNED + 1 + i * 60.0, {"source": f"loud{i}"}) for i in range(30)]
+    assert alerts_of(background(8) + crowd)[-1].n_sources == 16
+
+
+def test_a_budget_above_the_number_of_negatives_is_refused():
+    with pytest.raises(ValueError, match="a budget of 3 false alerts a day"):
+        Rules(negatives_a_day=2, budget_a_day=3)
+
+
+def test_another_number_is_another_rule_version():
+    assert Rules().version == Rules().version
+    assert len({Rules().version, Rules(budget_a_day=0.5).version, Rules(guard_hours=5).version}) == 3

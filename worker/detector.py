@@ -144,6 +144,8 @@ class Detector:
             self._late += merged.late
             if self._is_new(merged.partition, merged.item):
                 alerts += self._shard.apply(merged.item, merged.clock_ms, emitted_at)
+        else:
+            return self._batch(alerts, applied)
         marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
         return self._batch(alerts, applied) if applied or self._shard.changed or marked else None
 

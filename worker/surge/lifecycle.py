@@ -4,7 +4,6 @@ Pure decisions on values. While an alert fires it counts for itself, whatever be
 the baseline is frozen.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ MAX_EVIDENCE = 10
 """An alert cites the first cluster of its run and the latest nine."""
 
 MAX_SOURCES = 16
-"""Sources remembered for a key, the most recent ones; ``n_sources`` is exact up to here."""
+"""Sources remembered for a key: those of the open runs before others, recent ones first. ``n_sources`` stops here."""
 
 
 @dataclass(slots=True)
@@ -55,11 +54,10 @@ class KeyState:
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)
     alert: Alert | None = None
 
-    def counting(self) -> Iterator[Run]:
+    def counting(self) -> list[Run]:
         """The runs that count clusters now: the open ones, and the alert's."""
-        yield from (run for run in self.runs if run is not None)
-        if self.alert is not None:
-            yield self.alert.run
+        runs = [run for run in self.runs if run is not None]
+        return runs if self.alert is None else [*runs, self.alert.run]
 
     def cited(self) -> set[str]:
         """Ids of the clusters that this key's next revision may show."""
@@ -78,7 +76,13 @@ def note_source(state: KeyState, source: str, exposure_ms: int, negative_seq: in
     _, last_negative = state.sources.pop(source, (0, -1))
     state.sources[source] = (exposure_ms // HOUR_MS, last_negative if negative_seq is None else negative_seq)
     if len(state.sources) > MAX_SOURCES:
-        del state.sources[next(iter(state.sources))]
+        del state.sources[_least_needed_source(state)]
+
+
+def _least_needed_source(state: KeyState) -> str:
+    first_seq = min((run.first_seq for run in state.counting()), default=None)
+    spare = (source for source, (_, seq) in state.sources.items() if first_seq is None or seq < first_seq)
+    return next(spare, next(iter(state.sources)))
 
 
 def count_copy(state: KeyState, cluster: Cluster) -> None:

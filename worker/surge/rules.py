@@ -47,8 +47,26 @@ PRIORS: Mapping[KeyType, Prior] = MappingProxyType(
 class Rules:
     """The settings of the detector; ``version`` names them in every alert.
 
-    ``negatives_a_day`` is V, key-attributed negative clusters a day (a story on four keys counts four);
-    ``budget_a_day`` is F, the false alerts a day the desk accepts.
+    Attributes:
+        negatives_a_day: V, key-attributed negative clusters a day (a story on four keys counts four).
+        budget_a_day: F, the false alerts a day the desk accepts.
+        priors: What is believed of a key before there are data, by its type.
+        half_life_days: Exposure after which data weigh half in a baseline.
+        guard_hours: The latest hours that are not yet baseline.
+        learning_days: Exposure under a stack before anything may fire.
+        min_clusters: Distinct negative clusters an alert needs.
+        min_sources: Independent sources an alert needs, where the key has ``active_sources`` of them.
+        active_sources: See ``min_sources``.
+        active_days: How long a source counts as active after its last cluster.
+        resolve_below: An alert ends when every W is below this share of its h.
+        quiet_hours: An alert ends when no negative cluster has come for so long. At most ``max_silence_hours``.
+        max_frozen_hours: An alert that fires for so long is the new normal.
+        max_run_days: Age at which a run ends, so that its baseline and evidence do not grow stale.
+        forget_key_days: A key without a cluster for so long is forgotten.
+        copy_window_hours: How long after its first mention a story's copies are known as such.
+        max_silence_hours: Exposure stands still when the whole feed has been silent for longer.
+        share_prior_mean: The market's negative share before there are data.
+        share_prior_clusters: How many clusters a key's parent share weighs in its own.
     """
 
     negatives_a_day: float = 20_000.0
@@ -70,6 +88,14 @@ class Rules:
     max_silence_hours: float = 6.0
     share_prior_mean: float = 0.25
     share_prior_clusters: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.budget_a_day <= self.negatives_a_day:
+            raise ValueError(
+                f"a budget of {self.budget_a_day} false alerts a day out of {self.negatives_a_day} negative clusters"
+            )
+        if self.quiet_hours > self.max_silence_hours:
+            raise ValueError(f"quiet_hours {self.quiet_hours} above max_silence_hours {self.max_silence_hours}")
 
     @property
     def version(self) -> str:

@@ -78,7 +78,7 @@ class Shard:
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
                 self._clusters[cluster_id] = decode_cluster(cluster_id, value)
         for name, state in self.keys.items():
-            self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+            self._schedule(name, state)
             self._hold(state.cited())
         self._window.extend(sorted(self._clusters.values(), key=lambda cluster: cluster.seq))
         while self._window and self._window[0].clock_ms + self._window_ms < clock_ms:
@@ -131,10 +131,10 @@ class Shard:
         if known is not None:
             self._add_copy(known)
             return []
-        keys = keys_of(event)
+        keys = {str(key): key for key in keys_of(event)}
         cluster = self._open_cluster(event, fold, keys, clock_ms)
         context = self._context(now, emitted_at)
-        revisions = (self._add_cluster(key, cluster, event.source, context) for key in keys)
+        revisions = [self._add_cluster(name, key, cluster, event.source, context) for name, key in keys.items()]
         return [revision for revision in revisions if revision is not None]
 
     def _add_copy(self, cluster: Cluster) -> None:
@@ -146,19 +146,18 @@ class Shard:
                 count_copy(state, cluster)
                 self._dirty[KEY_PREFIX + name] = None
 
-    def _open_cluster(self, event: LabelledEvent, fold: str, keys: list[Key], clock_ms: int) -> Cluster:
+    def _open_cluster(self, event: LabelledEvent, fold: str, keys: Iterable[str], clock_ms: int) -> Cluster:
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms)
         if is_negative(event):
-            cluster.keys = tuple(str(key) for key in keys)
+            cluster.keys = tuple(keys)
             cluster.story = first_mention(event, clock_of(event.received_at))
         self._clusters[cluster.id] = self._by_fold[fold] = cluster
         self._window.append(cluster)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
         return cluster
 
-    def _add_cluster(self, key: Key, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
-        name, now = str(key), context.now
-        negative = cluster.story is not None
+    def _add_cluster(self, name: str, key: Key, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
+        now, negative = context.now, cluster.story is not None
         state = self._state_of(name, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if negative else None)
@@ -166,12 +165,16 @@ class Shard:
             run.clusters += 1
         if state.alert is None:
             state.baseline.add(now.exposure_ms, negative, self.rules)
-        revision = None
-        if negative and (state.alert is not None or not context.learning):
-            revision = self._add_negative(key, state, cluster, context)
         self._dirty[KEY_PREFIX + name] = None
-        self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+        if not negative or (context.learning and state.alert is None):
+            return None
+        revision = self._add_negative(key, state, cluster, context)
+        self._schedule(name, state)
         return revision
+
+    def _schedule(self, name: str, state: KeyState) -> None:
+        """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
+        self._timers.schedule(name, due_ms(state, self._bank, self.rules))
 
     def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
@@ -182,6 +185,7 @@ class Shard:
             state = self.keys[name] = KeyState(epoch, Baseline.starting_after(now.exposure_ms), now.clock_ms)
             state.sources = sources
             self._release(cited)
+            self._schedule(name, state)
         return state
 
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
@@ -212,18 +216,17 @@ class Shard:
 
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         """Fire the first timer below a clock: its instant and the revisions; None if there is none."""
-        if self._window and self._window[0].clock_ms + self._window_ms < limit_ms:
-            limit_ms = self._window[0].clock_ms + self._window_ms
-            fired = self._fire_key(limit_ms, emitted_at)
-            return fired if fired is not None else (limit_ms, self._end_window())
-        return self._fire_key(limit_ms, emitted_at)
+        window_ms = self._window[0].clock_ms + self._window_ms if self._window else limit_ms
+        fired = self._fire_key(min(window_ms, limit_ms), emitted_at)
+        if fired is None and window_ms < limit_ms:
+            self._end_window(self._window.popleft())
+            return window_ms, []
+        return fired
 
-    def _end_window(self) -> list[AlertEvent]:
-        cluster = self._window.popleft()
+    def _end_window(self, cluster: Cluster) -> None:
         if self._by_fold.get(cluster.fold) is cluster:
             del self._by_fold[cluster.fold]
         self._drop_unused(cluster)
-        return []
 
     def _fire_key(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         while (timer := self._timers.take_before(limit_ms)) is not None:
@@ -246,7 +249,7 @@ class Shard:
         elif not close_old_runs(state, self.rules, now):
             del self.keys[name]
         if name in self.keys:
-            self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+            self._schedule(name, state)
         self._dirty[KEY_PREFIX + name] = None
         self._release(before - state.cited())
         return revisions
