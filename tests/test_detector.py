@@ -283,3 +283,17 @@ def test_nothing_is_kept_of_keys_and_stories_long_gone():
         log.update(batch.changelog)
     assert {key for key, value in log.items() if value is not None} == {b"frontier"}
     assert detector.facts().keys == 0
+
+
+def test_a_raw_record_repeated_after_a_restart_is_skipped():
+    detector = Detector.restore(Rules(), 1, [])
+    log = list(detector.begin({0: Position(0, 0)}).changelog)
+    detector.add_event(0, 0, event(0, 1.0))
+    detector.add_event(0, 1, event(1, 2.0))
+    batch = detector.step(10, WALL)
+    assert batch is not None
+    restored = Detector.restore(Rules(), 1, [*log, *batch.changelog])
+    restored.add_event(0, 2, event(1, 3.0))
+    again = restored.step(10, WALL)
+    assert again is not None
+    assert [key for key, _ in again.changelog] == [b"frontier"]

@@ -12,6 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 UNKNOWN_CLOCK = -1
 """Below every clock: what is known of a partition that has given neither a record nor a counted mark."""
 
+NOTHING_KNOWN = (UNKNOWN_CLOCK, -1)
+NO_LIMIT = (2**63, 0)
+
 Item = TypeVar("Item")
 
 
@@ -55,9 +58,6 @@ class _Partition(Generic[Item]):
     def next_offset(self) -> int:
         return self.records[0].offset if self.records else self.position
 
-    def bound_ms(self) -> int:
-        return self.records[0].clock_ms if self.records else self.marked_clock_ms
-
     def count_marks(self) -> bool:
         """Count the marks whose records have all been taken; true when the partition is known to have come further."""
         before = self.marked_clock_ms
@@ -81,8 +81,7 @@ class Merge(Generic[Item]):
         self._expected = partitions
         self._partitions: dict[int, _Partition[Item]] = {}
         self._heads: list[tuple[int, int]] = []
-        self._limit: tuple[int, int] | None = (UNKNOWN_CLOCK, -1)
-        self._limit_known = False
+        self._known_limit: tuple[int, int] | None = None
         self.clock_ms = UNKNOWN_CLOCK
 
     def start(self, partition: int, position: Position, marked_clock_ms: int = UNKNOWN_CLOCK) -> None:
@@ -90,7 +89,7 @@ class Merge(Generic[Item]):
         if not 0 <= partition < self._expected or partition in self._partitions:
             raise ValueError(f"partition {partition} of {self._expected} cannot start, or has started already")
         self._partitions[partition] = _Partition(*position, marked_clock_ms)
-        self._limit_known = False
+        self._known_limit = None
 
     @property
     def positions(self) -> Mapping[int, Position]:
@@ -120,7 +119,7 @@ class Merge(Generic[Item]):
             raise ValueError(f"record {offset} of partition {partition} comes after position {state.position}")
         if not state.records:
             heappush(self._heads, (clock_ms, partition))
-            self._limit_known = False
+            self._known_limit = None
         state.records.append(_Record(clock_ms, offset, item))
         self.reach(partition, offset + 1)
 
@@ -139,7 +138,7 @@ class Merge(Generic[Item]):
 
     def take(self) -> Merged[Item] | None:
         """The next record in merge order, None while it is not yet known which one that is."""
-        if not self._heads or not self._above(self._heads[0]):
+        if not self._heads or self._heads[0] >= self._limit():
             return None
         clock_ms, number = heappop(self._heads)
         state = self._partitions[number]
@@ -147,7 +146,7 @@ class Merge(Generic[Item]):
         if state.records:
             heappush(self._heads, (state.records[0].clock_ms, number))
         else:
-            self._limit_known = False
+            self._known_limit = None
         if state.marks:
             self._count_marks(state)
         late = clock_ms < self.clock_ms
@@ -159,19 +158,23 @@ class Merge(Generic[Item]):
         self.clock_ms = max(self.clock_ms, clock_ms)
 
     def bound_ms(self) -> int:
-        """All records still to come are at or above this clock: timers below it may fire, before the next record."""
-        if len(self._partitions) < self._expected:
-            return UNKNOWN_CLOCK
-        return min(partition.bound_ms() for partition in self._partitions.values())
+        """All records still to come are at or above this clock: timers below it may fire, before the next record.
+
+        ``UNKNOWN_CLOCK`` while a partition has given nothing.
+        """
+        limit_ms = self._limit()[0]
+        return min(limit_ms, self._heads[0][0]) if self._heads else limit_ms
 
     def _count_marks(self, state: _Partition[Item]) -> None:
         if state.count_marks():
-            self._limit_known = False
+            self._known_limit = None
 
-    def _above(self, head: tuple[int, int]) -> bool:
-        if not self._limit_known:
-            marks = ((state.marked_clock_ms, number) for number, state in self._partitions.items() if not state.records)
-            complete = len(self._partitions) == self._expected
-            self._limit = min(marks, default=None) if complete else (UNKNOWN_CLOCK, -1)
-            self._limit_known = True
-        return self._limit is None or head < self._limit
+    def _limit(self) -> tuple[int, int]:
+        """The least (counted mark, partition) among partitions without a record: what comes there is not below it."""
+        if self._known_limit is None:
+            if len(self._partitions) < self._expected:
+                self._known_limit = NOTHING_KNOWN
+            else:
+                marks = ((p.marked_clock_ms, number) for number, p in self._partitions.items() if not p.records)
+                self._known_limit = min(marks, default=NO_LIMIT)
+        return self._known_limit
