@@ -1,0 +1,252 @@
+"""The detector's loop: whoever owns a partition of the state topic runs that shard, the others stand by."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from schemas.events import LabelledEvent, Progress
+from worker.detector import Batch, Detector, Position
+from worker.errors import Abortable, Fatal, Fenced, Misconfigured, Retriable
+from worker.kafka.connection import Place
+from worker.kafka.reader import LogReader
+from worker.kafka.sink import Delivery, TransactionalSink
+from worker.kafka.source import GroupLease
+from worker.log import get_logger
+from worker.metrics import (
+    ALERTS,
+    COMMIT_SECONDS,
+    DETECTOR_KEYS,
+    DETECTOR_LEARNING,
+    MERGE_CLOCK_SECONDS,
+    UNIT_RECORDS,
+    UNITS,
+)
+from worker.records import OutRecord, Record
+from worker.runner.compute import ComputeThread
+from worker.runner.tasks import measure_loop_lag, run_until_first
+from worker.runner.vitals import Vitals
+from worker.settings import Settings
+
+SHARD = 0
+MAX_RECORDS = 500
+MAX_WAIT_SECONDS = 0.1
+MAX_BUFFERED = 5000  # events of one partition that wait for the others; further ones stay in the log
+LEASE_SECONDS = 0.5
+STANDBY_SECONDS = 0.1
+RETRY_SECONDS = 0.5
+FACTS_SECONDS = 10.0
+
+log = get_logger()
+
+
+async def run_detector(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
+    """Run the shard while it is ours, stand by while it is another's, until ``stop`` is set.
+
+    Raises:
+        Fatal: what only a restart or a person mends.
+    """
+    lease = GroupLease(settings.kafka, settings.topic_names.surge_state, settings.detector_group)
+    vitals.waiting_for = "the broker"
+    await lease.start()
+    thread = ComputeThread("detector")
+    try:
+        await run_until_first(_keep(lease), _serve(settings, lease, thread, stop, vitals), measure_loop_lag())
+    finally:
+        thread.stop()
+        vitals.waiting_for = "a restart"
+        if not await lease.stop():
+            raise Fatal("the connection to the broker did not close in time")
+
+
+async def _keep(lease: GroupLease) -> None:
+    while True:
+        await lease.keep(LEASE_SECONDS)
+
+
+async def _serve(
+    settings: Settings, lease: GroupLease, thread: ComputeThread, stop: asyncio.Event, vitals: Vitals
+) -> None:
+    vitals.waiting_for = None  # standing by is being ready
+    while not stop.is_set():
+        if SHARD not in lease.owned:
+            await asyncio.sleep(STANDBY_SECONDS)
+            continue
+        shard = ShardRun(settings, thread, lambda: SHARD in lease.owned and not stop.is_set())
+        try:
+            await shard.run()
+        except (Fenced, Retriable) as error:
+            log.warning("shard.lost", shard=SHARD, error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+class ShardRun:
+    """One run of a shard, from its restored state to the loss of its lease or of its transactions.
+
+    Nothing survives a run: the next one restores what is committed. A batch that is not yet committed is delivered
+    again as it is. The detector lives in ``thread``.
+    """
+
+    def __init__(self, settings: Settings, thread: ComputeThread, is_ours: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._topics = settings.topic_names
+        self._thread = thread
+        self._is_ours = is_ours
+        self._sink = TransactionalSink(settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector")
+        self._reader = LogReader(settings.kafka, "detector")
+        self._facts_at_seconds = 0.0
+
+    async def run(self) -> None:
+        """Restore and go on.
+
+        Raises:
+            Fenced: another runs the shard, or the outcome of a commit is unknown.
+            Retriable: the broker is away.
+            Fatal: the state cannot be continued from.
+        """
+        await self._sink.start()  # first of all: it fences the former owner and finishes its transaction
+        await self._reader.start()
+        try:
+            detector = await self._restore()
+            while self._is_ours():
+                batch = await self._advance(detector, await self._read(detector))
+                if batch is not None:
+                    await self._commit(batch)
+                await self._say_facts(detector)
+        finally:
+            await asyncio.gather(self._sink.stop(), self._reader.stop())
+
+    # Starting
+
+    async def _restore(self) -> Detector:
+        start = time.perf_counter()
+        changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
+        partitions = self._settings.topics.partitions
+        try:
+            detector = await self._thread.run(
+                lambda: Detector.restore(self._settings.rules, partitions, changelog.items())
+            )
+        except ValueError as error:
+            raise Misconfigured(f"{self._topics.surge_state} cannot be continued from: {error}") from error
+        await self._begin(detector)
+        places = self._places(detector)
+        await self._check_held(places)
+        self._reader.assign(places)
+        log.info("shard.restored", shard=SHARD, records=len(changelog), seconds=round(time.perf_counter() - start, 3))
+        return detector
+
+    async def _begin(self, detector: Detector) -> None:
+        """Write where partitions without a position start, before their first record is read."""
+        new = [number for number in range(self._settings.topics.partitions) if number not in detector.positions]
+        if not new:
+            return
+        labelled = await self._reader.first_offsets(Place(self._topics.labelled, number) for number in new)
+        progress = await self._reader.first_offsets(Place(self._topics.progress, number) for number in new)
+        starts = {
+            number: Position(
+                labelled[Place(self._topics.labelled, number)], progress[Place(self._topics.progress, number)]
+            )
+            for number in new
+        }
+        await self._commit(detector.begin(starts))
+
+    def _places(self, detector: Detector) -> dict[Place, int]:
+        places = {}
+        for number, position in detector.positions.items():
+            places[Place(self._topics.labelled, number)] = position.labelled_next_offset
+            places[Place(self._topics.progress, number)] = position.progress_next_offset
+        return places
+
+    async def _check_held(self, places: dict[Place, int]) -> None:
+        for place, first in (await self._reader.first_offsets(places)).items():
+            if places[place] < first:
+                raise Misconfigured(
+                    f"{place.topic}-{place.partition} begins at {first}, the detector stands at {places[place]}: "
+                    "records that it has not seen have expired. Start with a new topics.prefix, or keep records longer"
+                )
+
+    # Going on
+
+    async def _read(self, detector: Detector) -> list[Record]:
+        """What comes within the time, of the partitions that are not too far ahead of the others."""
+        wanted = [
+            Place(topic, number)
+            for number in range(self._settings.topics.partitions)
+            if detector.buffered(number) < MAX_BUFFERED
+            for topic in (self._topics.labelled, self._topics.progress)
+        ]
+        records: list[Record] = []
+        if not wanted:
+            return records
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
+        while len(records) < MAX_RECORDS and (left_seconds := deadline - time.monotonic()) > 0:
+            records += await self._reader.fetch(MAX_RECORDS - len(records), left_seconds, wanted)
+        return records
+
+    async def _advance(self, detector: Detector, records: list[Record]) -> Batch | None:
+        numbers = range(self._settings.topics.partitions)
+        reached = {number: await self._reader.position(Place(self._topics.labelled, number)) for number in numbers}
+        now = datetime.now(UTC)
+
+        def work() -> Batch | None:
+            for record in records:
+                if record.topic == self._topics.labelled:
+                    event = LabelledEvent.model_validate_json(record.value or b"")
+                    detector.add_event(record.partition, record.offset, event)
+                else:
+                    mark = Progress.model_validate_json(record.value or b"")
+                    detector.add_mark(record.partition, record.offset, mark)
+            for number, position in reached.items():
+                detector.reach(number, position)
+            return detector.step(MAX_RECORDS, now)
+
+        return await self._thread.run(work)
+
+    async def _commit(self, batch: Batch) -> None:
+        """Deliver alerts and state together, the same again after an abortable error, while the shard is ours."""
+        delivery = Delivery(self._encode(batch))
+        start = time.perf_counter()
+        while True:
+            try:
+                await self._sink.deliver(delivery)
+                break
+            except Abortable as error:
+                log.warning("batch.aborted", shard=SHARD, applied=batch.applied, error=str(error))
+                UNITS.labels("detector", "retried").inc()
+            await asyncio.sleep(RETRY_SECONDS)
+            if not self._is_ours():
+                raise Fenced("the lease was lost while a batch was to be delivered again")
+            await self._sink.start()
+        self._record(batch, time.perf_counter() - start)
+
+    def _encode(self, batch: Batch) -> list[OutRecord]:
+        alerts = [OutRecord(self._topics.alerts, alert.alert_id.encode(), alert.to_json()) for alert in batch.alerts]
+        return alerts + [OutRecord(self._topics.surge_state, key, value, SHARD) for key, value in batch.changelog]
+
+    def _record(self, batch: Batch, commit_seconds: float) -> None:
+        """The canonical line of a batch, and its metrics."""
+        UNITS.labels("detector", "committed").inc()
+        UNIT_RECORDS.labels("detector").observe(batch.applied)
+        COMMIT_SECONDS.labels("detector").observe(commit_seconds)
+        for alert in batch.alerts:
+            ALERTS.labels(alert.status.value).inc()
+            log.info("alert.revised", alert_id=alert.alert_id, status=alert.status.value, kind=alert.kind.value,
+                     key=alert.key, revision=alert.revision)  # fmt: skip
+        log.debug(
+            "batch.committed",
+            shard=SHARD,
+            applied=batch.applied,
+            alerts=len(batch.alerts),
+            states=len(batch.changelog),
+            commit_seconds=round(commit_seconds, 4),
+        )
+
+    async def _say_facts(self, detector: Detector) -> None:
+        if time.monotonic() - self._facts_at_seconds < FACTS_SECONDS:
+            return
+        self._facts_at_seconds = time.monotonic()
+        facts = await self._thread.run(detector.facts)
+        DETECTOR_KEYS.set(facts.keys)
+        DETECTOR_LEARNING.set(facts.learning)
+        if facts.clock is not None:
+            MERGE_CLOCK_SECONDS.set(facts.clock.timestamp())

@@ -1,0 +1,314 @@
+"""The labeller's loop: fetch, label beside the event loop, deliver in a transaction; label the next unit meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from schemas.events import StackRef
+from worker.codec import to_ms
+from worker.errors import Abortable, Fatal, Fenced
+from worker.kafka.connection import CLOSE_SECONDS
+from worker.kafka.sink import AtLeastOnceSink, Sink, TransactionalSink
+from worker.kafka.source import End, GroupSource
+from worker.labeller import Engine, LabelledRun, label_unit
+from worker.log import get_logger
+from worker.metrics import (
+    BACKLOG_BYTES,
+    COMMIT_SECONDS,
+    DEAD_LETTERS,
+    LABEL_SECONDS,
+    LAG_RECORDS,
+    LATENCY_SECONDS,
+    RECORDS,
+    UNIT_RECORDS,
+    UNITS,
+)
+from worker.records import OutRecord
+from worker.runner.compute import ComputeThread
+from worker.runner.tasks import measure_loop_lag, run_until_first
+from worker.runner.vitals import Vitals
+from worker.settings import Settings
+from worker.tenure import Reached, Shipment, Tenure, encode_runs
+from worker.units import Unit
+
+FETCH_RECORDS = 2000
+FETCH_SECONDS = 0.2
+IDLE_TICK_SECONDS = 0.25
+WATCH_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+DRAIN_SHARE = 0.6  # of the grace time; the rest is for a commit and for closing
+
+log = get_logger()
+
+
+async def run_labeller(settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals) -> None:
+    """Label until ``stop`` is set, then drain within the grace time.
+
+    Raises:
+        Fatal: what only a restart or a person mends, or a shutdown that hangs.
+    """
+    labeller = Labeller(settings, engine, stop, vitals)
+    await labeller.run()
+
+
+class Labelled(NamedTuple):
+    """A unit after the stack has spoken: what became of its runs, encoded too, and how long that took."""
+
+    unit: Unit
+    runs: Mapping[int, LabelledRun]
+    records: list[OutRecord]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A delivery on its way, for the log."""
+
+    shipment: Shipment
+    labelled: Labelled | None
+    number: int = 0
+
+
+class Labeller:
+    """Owns source, sink and the thread of the engine; lives on one event loop.
+
+    Three loops: one fetches into the tenure's backlog, one turns it into units, labels and delivers them, one watches.
+    Inference never runs inside a transaction: unit N+1 is labelled while N commits, and at most one of each exists.
+    All that is held belongs to a tenure, and is dropped with it.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._stop = stop
+        self._vitals = vitals
+        self._topics = settings.topic_names
+        self._stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
+        self.source = GroupSource(
+            settings.kafka,
+            self._topics.raw,
+            settings.labeller_group,
+            stable=settings.exactly_once,
+            when_revoked=self._let_delivery_end,
+        )
+        self.sink: Sink = (
+            TransactionalSink(settings.kafka, f"{settings.labeller_group}-{settings.instance}", "labeller")
+            if settings.exactly_once
+            else AtLeastOnceSink(settings.kafka, self.source, "labeller")
+        )
+        self._thread = ComputeThread("labeller")
+        self._held: Tenure | None = None
+        self._delivering: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """See `run_labeller`."""
+        self._vitals.waiting_for = "the broker"
+        await self.sink.start()
+        await self.source.start()
+        try:
+            await run_until_first(self._fetch(), self._work(), self._watch(), self._drain_in_time(), measure_loop_lag())
+        finally:
+            await self._close()
+
+    # Fetching
+
+    async def _fetch(self) -> None:
+        holding = False
+        while True:
+            records = await self.source.fetch(FETCH_RECORDS, FETCH_SECONDS, hold=holding)
+            tenure = self._tenure()
+            if tenure is None:
+                continue
+            tenure.backlog.add(records, time.monotonic())
+            BACKLOG_BYTES.set(tenure.backlog.size_bytes)
+            limit = self._settings.unit.backlog_low_bytes if holding else self._settings.unit.backlog_high_bytes
+            holding = tenure.backlog.size_bytes > limit
+            if records:
+                self._wake.set()
+
+    def _tenure(self) -> Tenure | None:
+        """What we hold in the present epoch; None while the gate is closed."""
+        ownership = self.source.ownership
+        if ownership is None:
+            self._held = None
+        elif self._held is None or self._held.ownership.epoch != ownership.epoch:
+            self._held = Tenure.begin(ownership)
+        self._vitals.waiting_for = "its partitions" if ownership is None else None
+        return self._held
+
+    # Labelling
+
+    async def _work(self) -> None:
+        stopping = asyncio.create_task(self._stop.wait())
+        stopping.add_done_callback(lambda _: self._wake.set())
+        while not self._stop.is_set():
+            tenure = self._tenure()
+            unit = tenure.backlog.take_unit(self._settings.unit_limits, time.monotonic()) if tenure else None
+            if tenure is None or (unit is None and not await self._ship(tenure, None)):
+                await self._rest()
+            elif unit is not None:
+                await self._ship(tenure, await self._label(tenure, unit))
+        await self._delivered()
+
+    async def _rest(self) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(IDLE_TICK_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _label(self, tenure: Tenure, unit: Unit) -> Labelled:
+        clocks_ms = dict(tenure.clocks_ms)
+        now = datetime.now(UTC)
+
+        def work() -> Labelled:
+            start = time.perf_counter()
+            runs = label_unit(unit, clocks_ms, self._engine, self._settings.input_rules, now)
+            return Labelled(unit, runs, encode_runs(runs, self._topics), time.perf_counter() - start)
+
+        labelled = await self._thread.run(work)
+        LABEL_SECONDS.observe(labelled.seconds)
+        return labelled
+
+    # Delivering
+
+    async def _ship(self, tenure: Tenure, labelled: Labelled | None) -> bool:
+        """Start to deliver a labelled unit, and the marks of partitions that are idle; False if there is nothing."""
+        await self._delivered()
+        ends = await self.source.ends()
+        if tenure is not self._tenure():
+            UNITS.labels("labeller", "dropped").inc(labelled is not None)
+            return False
+        reached = self._advance(tenure, labelled) | self._mark_idle(tenure, labelled, ends)
+        if not reached:
+            return False
+        shipment = Shipment(tenure, self._topics, self._stack, labelled.records if labelled else (), reached, ends)
+        self._delivering = asyncio.create_task(self._deliver(_Attempt(shipment, labelled)))
+        return True
+
+    def _advance(self, tenure: Tenure, labelled: Labelled | None) -> dict[int, Reached]:
+        return tenure.advance(labelled.runs) if labelled else {}
+
+    def _mark_idle(self, tenure: Tenure, labelled: Labelled | None, ends: Mapping[int, End]) -> dict[int, Reached]:
+        if self._settings.idle_clock == "data":
+            return {}
+        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(datetime.now(UTC)), time.monotonic())
+
+    async def _delivered(self) -> None:
+        """Wait for the delivery on its way. Shielded: to cancel a commit is not to know how it ended."""
+        if self._delivering is not None:
+            await asyncio.shield(self._delivering)
+
+    async def _deliver(self, attempt: _Attempt) -> None:
+        """Deliver until it is committed or no longer ours."""
+        while True:
+            attempt.number += 1
+            start = time.perf_counter()
+            try:
+                await self.sink.deliver(attempt.shipment.delivery)
+            except Abortable as error:
+                self._say("unit.aborted", attempt, error)
+                if not await self._recover(attempt):
+                    return
+            except Fenced as error:
+                self._say("unit.fenced", attempt, error)
+                if await self._recover(attempt):
+                    self.source.reopen()
+                return
+            else:
+                attempt.shipment.settle()
+                self._record(attempt, time.perf_counter() - start)
+                return
+
+    async def _recover(self, attempt: _Attempt) -> bool:
+        """Have a producer again; whether the tenure of the attempt is still ours then."""
+        await self.sink.start()
+        await asyncio.sleep(RETRY_SECONDS)
+        ours = attempt.shipment.tenure is self._tenure()
+        UNITS.labels("labeller", "retried" if ours else "dropped").inc()
+        return ours
+
+    async def _let_delivery_end(self) -> None:
+        """Partitions are about to be let go: wait for the delivery on its way, never for inference."""
+        if self._delivering is not None:
+            await asyncio.wait([self._delivering], timeout=self._settings.kafka.rebalance_timeout_ms / 2000)
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Notice what stands still. aiokafka's guard against a member that does not fetch fails after any error."""
+        limit = self._settings.kafka.max_poll_interval_ms / 1000
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self.source.idle_seconds > limit:
+                raise Fatal(f"nothing was fetched for {limit:.0f} s (max_poll_interval_ms)")
+            if self._thread.busy_seconds > limit:
+                raise Fatal(
+                    f"one unit has been labelled for {limit:.0f} s (max_poll_interval_ms): lower unit.max_records"
+                )
+            for partition, end in (await self.source.ends()).items():
+                LAG_RECORDS.labels(partition).set(end.last_stable_offset - end.position)
+
+    def _say(self, event: str, attempt: _Attempt, error: Exception) -> None:
+        log.warning(event, attempt=attempt.number, error=str(error), **_describe(attempt))
+
+    def _record(self, attempt: _Attempt, commit_seconds: float) -> None:
+        """The canonical line of a unit, and its metrics."""
+        COMMIT_SECONDS.labels("labeller").observe(commit_seconds)
+        if attempt.labelled is None:
+            log.debug("marks.committed", commit_seconds=round(commit_seconds, 4), **_describe(attempt))
+            return
+        events = [event for run in attempt.labelled.runs.values() for event in run.events]
+        dead = [letter for run in attempt.labelled.runs.values() for letter in run.dead]
+        count = attempt.labelled.unit.count
+        now = datetime.now(UTC)
+        for event in events:
+            LATENCY_SECONDS.observe((now - event.received_at).total_seconds())
+        for letter in dead:
+            DEAD_LETTERS.labels(letter.kind).inc()
+        for outcome, number in (("labelled", len(events)), ("dead", len(dead))):
+            RECORDS.labels(outcome).inc(number)
+        RECORDS.labels("heartbeat").inc(count - len(events) - len(dead))
+        UNIT_RECORDS.labels("labeller").observe(count)
+        UNITS.labels("labeller", "committed").inc()
+        log.info(
+            "unit.committed",
+            records=count,
+            labelled=len(events),
+            dead=len(dead),
+            attempt=attempt.number,
+            label_seconds=round(attempt.labelled.seconds, 4),
+            commit_seconds=round(commit_seconds, 4),
+            **_describe(attempt),
+        )
+
+    # Ending
+
+    async def _drain_in_time(self) -> None:
+        await self._stop.wait()
+        await asyncio.sleep(self._settings.shutdown_grace_seconds * DRAIN_SHARE)
+        log.warning("labeller.drain_cut_short", busy_seconds=round(self._thread.busy_seconds, 1))
+
+    async def _close(self) -> None:
+        self._vitals.waiting_for = "a restart"
+        self._thread.stop()
+        if self._delivering is not None:
+            left_seconds = self._settings.shutdown_grace_seconds * (1 - DRAIN_SHARE) - CLOSE_SECONDS
+            await asyncio.wait([self._delivering], timeout=max(1.0, left_seconds))
+        closed = await asyncio.gather(self.sink.stop(), self.source.stop())
+        if not all(closed):
+            raise Fatal("the connections to the broker did not close in time")
+
+
+def _describe(attempt: _Attempt) -> dict[str, object]:
+    reached = attempt.shipment.reached
+    return {
+        "epoch": attempt.shipment.tenure.ownership.epoch,
+        "next_offsets": {str(partition): at.next_offset for partition, at in sorted(reached.items())},
+        "lag": sum(attempt.shipment.lag_of(partition) for partition in reached),
+    }

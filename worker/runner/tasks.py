@@ -1,0 +1,31 @@
+"""Running loops side by side until the first ends, and ending what remains in time."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from worker.metrics import LOOP_LAG_SECONDS
+
+TICK_SECONDS = 0.5
+
+
+async def run_until_first(*loops: Coroutine[Any, Any, None]) -> None:
+    """Run all until one ends or fails, then cancel the others; a failure is raised."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+
+
+async def measure_loop_lag() -> None:
+    """Say how late the event loop runs: heartbeats are as late."""
+    while True:
+        asked = time.monotonic()
+        await asyncio.sleep(TICK_SECONDS)
+        LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - asked - TICK_SECONDS))
