@@ -1,0 +1,137 @@
+"""What can be seen of a run from outside: committed offsets, the detector's frontier, open transactions, outputs."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+from transactions import open_transactions
+from verify import Marked, Outputs, Placed
+
+from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress
+from worker.detector import FRONTIER_KEY, Detector
+from worker.kafka.connection import to_record
+from worker.records import Record
+from worker.settings import Settings
+
+Made = TypeVar("Made")
+
+
+class Ends(NamedTuple):
+    """Of a log: what read_committed readers may see, and what is there."""
+
+    last_stable_offset: int
+    high_watermark: int
+
+
+class Observer:
+    """Looks at the topics and groups of one run, with clients of its own. An asynchronous context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._frontier: bytes | None = None
+
+    async def __aenter__(self) -> Self:
+        servers = self._settings.kafka.bootstrap_servers
+        self._stable = AIOKafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
+        )
+        self._all = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+        self._state = AIOKafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
+        )
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        for client in (self._stable, self._all, self._state, self._admin):
+            await client.start()
+        state = TopicPartition(self._settings.topic_names.surge_state, 0)
+        self._state.assign([state])
+        self._state.seek(state, 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for consumer in (self._stable, self._all, self._state):
+            await consumer.stop()
+        await self._admin.close()
+
+    async def committed(self) -> dict[int, int]:
+        """By raw partition, what the labellers have committed; absent where they have not."""
+        raw = self._settings.topic_names.raw
+        offsets = await self._admin.list_consumer_group_offsets(self._settings.labeller_group)
+        return {place.partition: kept.offset for place, kept in offsets.items() if place.topic == raw}
+
+    async def ends(self, topic: str) -> dict[int, Ends]:
+        """By partition of a topic, its ends."""
+        places = await self._places(topic)
+        high = await self._all.end_offsets(places)  # asked first: what commits in between is not taken for unstable
+        stable = await self._stable.end_offsets(places)
+        return {place.partition: Ends(stable[place], high[place]) for place in places}
+
+    async def unstable(self, topic: str) -> dict[int, Ends]:
+        """The partitions of a topic into which an open transaction has written."""
+        ends = await self.ends(topic)
+        return {partition: end for partition, end in ends.items() if end.last_stable_offset < end.high_watermark}
+
+    async def open_transactions(self) -> list[str]:
+        """Transactional ids of this run whose transaction has not ended."""
+        return await open_transactions(self._admin, self._settings.group_prefix)
+
+    async def frontier(self) -> datetime | None:
+        """The merge clock in the detector's newest committed frontier; None before the first."""
+        for records in (await self._state.getmany(timeout_ms=50, max_records=5000)).values():
+            for record in records:
+                if record.key == FRONTIER_KEY:
+                    self._frontier = record.value
+        if self._frontier is None:
+            return None
+        changelog = [(FRONTIER_KEY, self._frontier)]
+        partitions = self._settings.topics.partitions
+        return Detector.restore(self._settings.rules, partitions, changelog).facts().clock
+
+    async def read(self, topic: str) -> list[Record]:
+        """All that a read_committed reader finds, each partition up to its last stable offset."""
+        places = await self._places(topic)
+        ends = await self._stable.end_offsets(places)
+        self._stable.assign(places)
+        await self._stable.seek_to_beginning(*places)
+        records: list[Record] = []
+        while any([await self._stable.position(place) < ends[place] for place in places]):
+            for found in (await self._stable.getmany(timeout_ms=200)).values():
+                records += [to_record(record) for record in found]
+        return sorted(records, key=lambda record: (record.partition, record.offset))
+
+    async def outputs(self) -> Outputs:
+        """All outputs of the run."""
+        names = self._settings.topic_names
+        labelled = await self.read(names.labelled)
+        progress = await self.read(names.progress)
+        return Outputs(
+            labelled=tuple(
+                Placed(record.partition, record.offset, _parse(LabelledEvent.model_validate_json, record))
+                for record in labelled
+            ),
+            dead=tuple(_parse(DeadLetter.model_validate_json, record) for record in await self.read(names.dead)),
+            alerts=tuple(_parse(AlertEvent.model_validate_json, record) for record in await self.read(names.alerts)),
+            marks=tuple(Marked(record.partition, _parse(Progress.model_validate_json, record)) for record in progress),
+        )
+
+    async def unfinished(self) -> Mapping[str, object]:
+        """Every trace of a transaction that has not ended; empty when there is none."""
+        names = self._settings.topic_names
+        outputs = (names.labelled, names.progress, names.dead, names.alerts, names.surge_state)
+        unstable = {topic: found for topic in outputs if (found := await self.unstable(topic))}
+        listed = await self.open_transactions()
+        return unstable | ({"transactions": listed} if listed else {})
+
+    async def _places(self, topic: str) -> list[TopicPartition]:
+        (described,) = await self._admin.describe_topics([topic])
+        return [TopicPartition(topic, partition) for partition in range(len(described["partitions"]))]
+
+
+def _parse(parse: Callable[[bytes], Made], record: Record) -> Made:
+    assert record.value is not None, f"{record.topic}-{record.partition}@{record.offset} has no value"
+    return parse(record.value)

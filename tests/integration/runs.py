@@ -1,0 +1,192 @@
+"""One run of the workers on a topic prefix of its own: settings, input, the wait for its end, and crashes in it."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from observer import Ends, Observer
+from processes import Fleet
+from verify import Outputs, expect
+from workload import Workload, make_workload
+
+from worker.deterministic import DeterministicEngine
+from worker.kafka.admin import create_topics
+from worker.kafka.sink import Writer
+from worker.labeller import Engine
+from worker.settings import Settings, load_settings
+
+PARTITIONS = 3
+FREEZE_SECONDS = 0.1
+"""For what a frozen worker had sent to reach the broker, and be seen."""
+TRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A worker's SIGKILL, as seen from outside.
+
+    ``unstable`` are the ends of the partitions that its open transaction had written to, ``transactions`` its id,
+    ``before`` what was committed then, and ``recovery_seconds`` pass until its successor commits.
+    """
+
+    unstable: Mapping[int, Ends]
+    transactions: list[str]
+    before: Any
+    recovery_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run that has ended: of how many raw ``records``, what is there, what should be, and what was left open."""
+
+    records: int
+    outputs: Outputs
+    expected: Outputs
+    unfinished: Mapping[str, object]
+    exit_statuses: Mapping[str, int]
+    crashes: Mapping[str, Crash]
+
+
+class Trial:
+    """A run of a workload. Owned by one event loop, within ``with`` of its fleet."""
+
+    def __init__(self, settings: Settings, workload: Workload, expected: Outputs, fleet: Fleet, observer: Observer):
+        self.settings = settings
+        self.workload = workload
+        self.expected = expected
+        self.fleet = fleet
+        self.observer = observer
+        self.crashes: dict[str, Crash] = {}
+
+    # Where it stands
+
+    async def committed_sum(self) -> int:
+        """Raw records that labellers have committed."""
+        return sum((await self.observer.committed()).values())
+
+    async def await_committed(self, least: int) -> None:
+        """Wait until labellers have committed so many raw records."""
+
+        async def ask() -> bool | None:
+            return True if await self.committed_sum() >= least else None
+
+        await self.fleet.await_that(f"{least} raw records committed", ask)
+
+    async def await_frontier(self, after: datetime) -> None:
+        """Wait until the detector has committed a frontier later than this merge clock."""
+
+        async def ask() -> bool | None:
+            clock = await self.observer.frontier()
+            return True if clock is not None and clock > after else None
+
+        await self.fleet.await_that(f"a frontier after {after}", ask)
+
+    async def await_end(self) -> None:
+        """Wait until every raw record is committed and the detector has fired its last timer for an alert."""
+        await self.await_committed(len(self.workload.records))
+        if self.expected.alerts:
+            await self.await_frontier(max(alert.detected_at for alert in self.expected.alerts))
+
+    # Crashes
+
+    async def crash_in_transaction(self, name: str, topic: str) -> Mapping[int, Ends]:
+        """SIGKILL it while its transaction on ``topic`` is open: freeze it, look, let it go on if there is none.
+
+        Without transactions the first look is the last.
+        """
+        random = Random(name)
+        for _ in range(TRIES):
+            self.fleet.freeze(name)
+            await asyncio.sleep(FREEZE_SECONDS)
+            if not self.settings.exactly_once or await self.observer.unstable(topic):
+                break
+            self.fleet.thaw(name)
+            await asyncio.sleep(random.uniform(0.01, 0.05))
+        self.fleet.kill(name)
+        return await self.observer.unstable(topic)
+
+    async def crash_labeller(self, name: str, successor: str, at: int) -> None:
+        """SIGKILL a labeller in a transaction once ``at`` records are committed, and start another in its place."""
+        await self.await_committed(at)
+        unstable = await self.crash_in_transaction(name, self.settings.topic_names.labelled)
+        killed = time.monotonic()
+        listed, before = await self.observer.open_transactions(), await self.committed_sum()
+        self.fleet.start("labeller", successor)
+        await self.await_committed(before + 1)
+        self.crashes[name] = Crash(unstable, listed, before, time.monotonic() - killed)
+
+    async def crash_detector(self, name: str, successor: str, after: datetime) -> None:
+        """SIGKILL a detector in a transaction once its frontier is past ``after``, and start another in its place."""
+        await self.await_frontier(after)
+        unstable = await self.crash_in_transaction(name, self.settings.topic_names.surge_state)
+        killed = time.monotonic()
+        listed, before = await self.observer.open_transactions(), await self.observer.frontier()
+        assert before is not None
+        self.fleet.start("detector", successor)
+        await self.await_frontier(before)
+        self.crashes[name] = Crash(unstable, listed, before, time.monotonic() - killed)
+
+
+Play = Callable[[Trial], Awaitable[None]]
+
+
+def run_settings(bootstrap: str, **others: object) -> dict[str, object]:
+    """Settings of a run on topics and groups of its own, by their dotted names (``__`` for the dot in ``others``)."""
+    run = f"t{uuid.uuid4().hex[:10]}"
+    return {
+        "kafka.bootstrap_servers": bootstrap,
+        "kafka.session_timeout_ms": 6000,
+        "kafka.heartbeat_interval_ms": 2000,
+        "kafka.rebalance_timeout_ms": 10_000,
+        "kafka.transaction_timeout_ms": 6000,
+        "topics.prefix": f"{run}.",
+        "topics.partitions": PARTITIONS,
+        "group_prefix": run,
+        "idle_clock": "data",
+        "engine.kind": "deterministic",
+        "engine.deterministic_seconds_per_text": 0.001,
+        "unit.max_records": 40,
+    } | {name.replace("__", "."): value for name, value in others.items()}
+
+
+def load_run_settings(dotted: Mapping[str, object]) -> Settings:
+    """Dotted names and values as settings."""
+    tables: dict[str, Any] = {}
+    for name, value in dotted.items():
+        section, _, field = name.rpartition(".")
+        (tables.setdefault(section, {}) if section else tables)[field] = value
+    return load_settings(**tables)
+
+
+async def carry_out(
+    dotted: Mapping[str, object], folder: Path, play: Play, *, engine: Engine | None = None, headlines: int = 2000
+) -> Result:
+    """Send the workload, let ``play`` start (and crash) workers, wait for the end, stop them, read what is there."""
+    settings = load_run_settings(dotted)
+    workload = make_workload(settings.topic_names.raw, headlines=headlines, partitions=PARTITIONS)
+    expected = expect(workload.as_read(), engine or DeterministicEngine(), settings.rules)
+    await create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor)
+    await _send(settings, workload)
+    async with Observer(settings) as observer:
+        with Fleet(dotted, folder) as fleet:
+            trial = Trial(settings, workload, expected, fleet, observer)
+            await play(trial)
+            await trial.await_end()
+            statuses = await asyncio.to_thread(fleet.stop)
+        outputs, unfinished = await observer.outputs(), await observer.unfinished()
+    return Result(len(workload.records), outputs, expected, unfinished, statuses, trial.crashes)
+
+
+async def _send(settings: Settings, workload: Workload) -> None:
+    writer = Writer(settings.kafka, "workload")
+    await writer.start()
+    try:
+        await writer.write(workload.records)
+    finally:
+        await writer.stop()
