@@ -5,7 +5,11 @@ from surge_streams import DAY_SECONDS, STACK, START, WALL, stream
 
 from schemas.events import AlertEvent, AlertStatus, ItemStatus, KeyType, LabelledEvent, ResolveReason
 from worker.detector import detect
+from worker.surge.baseline import Baseline
+from worker.surge.copies import Cluster
+from worker.surge.lifecycle import KeyState, count_copy, join
 from worker.surge.rules import Rules
+from worker.surge.runs import Level, Moment
 
 HOUR = 3600.0
 LEARNED = 5 * DAY_SECONDS
@@ -190,3 +194,22 @@ def test_a_budget_above_the_number_of_negatives_is_refused():
 def test_another_number_is_another_rule_version():
     assert Rules().version == Rules().version
     assert len({Rules().version, Rules(budget_a_day=0.5).version, Rules(guard_hours=5).version}) == 3
+
+
+def test_a_story_at_the_instant_of_a_timer_comes_before_it():
+    end = LEARNED + 19 * 600 + 6 * HOUR
+    joined = alerts_of(background(8) + burst(LEARNED, 20) + burst(end, 1))[-1]
+    assert joined.n_negative == 21
+    assert joined.ends_at == START + timedelta(seconds=end + 6 * HOUR)
+    late = alerts_of(background(8) + burst(LEARNED, 20) + burst(end + 0.001, 1))[-1]
+    assert late.n_negative == 20
+    assert late.ends_at == START + timedelta(seconds=end)
+
+
+def test_a_copy_of_a_story_before_the_run_is_not_counted_in_it():
+    state = KeyState(1, Baseline(0), 0)
+    join(state, Cluster("new", "f", seq=7, clock_ms=0), Moment(0, 0), Level(1.0, 1.0, 0.25))
+    count_copy(state, Cluster("old", "g", seq=6, clock_ms=0))
+    assert [run.copies for run in state.counting()] == [0, 0]
+    count_copy(state, Cluster("new", "f", seq=7, clock_ms=0))
+    assert [run.copies for run in state.counting()] == [1, 1]
