@@ -104,9 +104,9 @@ def stamp_with_archive(lines: Iterable[Line], topic: str, partitions: int) -> It
 
 
 def _heartbeats(topic: str, partitions: int, clock_ms: int) -> Iterator[OutRecord]:
-    header = ((HEARTBEAT_HEADER, b"1"),)
+    key = HEARTBEAT_HEADER.encode()  # aiokafka sends no record without key and value
     for partition in range(partitions):
-        yield OutRecord(topic, None, None, partition, header, clock_ms)
+        yield OutRecord(topic, key, None, partition, ((HEARTBEAT_HEADER, b"1"),), clock_ms)
 
 
 def cut_by_due_time(records: Iterable[OutRecord], speed: float | None) -> Iterator[tuple[float, list[OutRecord]]]:
