@@ -90,8 +90,6 @@ class Detector:
         self._shard.restore(frontier["totals"], records, frontier["clock_ms"])
         self._written_bound_ms = self._merge.bound_ms()
 
-    # What is read
-
     @property
     def positions(self) -> Mapping[int, Position]:
         """Where to seek each partition: the frontier. A partition that has not begun is absent."""
@@ -123,8 +121,6 @@ class Detector:
     def buffered(self, partition: int) -> int:
         """Events of a partition that wait for the merge."""
         return self._merge.buffered(partition)
-
-    # What is written
 
     def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
         """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
@@ -169,8 +165,6 @@ class Detector:
         }
         self._written_bound_ms = self._merge.bound_ms()
         return Batch(tuple(alerts), (*self._shard.take_changes(), (FRONTIER_KEY, orjson.dumps(frontier))), applied)
-
-    # What is shown
 
     @property
     def learning(self) -> bool:

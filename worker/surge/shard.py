@@ -63,8 +63,6 @@ class Shard:
         self._timers = Timers()
         self._dirty: dict[str, None] = {}
 
-    # State records
-
     def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]], clock_ms: int) -> None:
         """Take the state over from ``totals()``, and from the newest record of each name, as of a merge clock."""
         self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms = totals
@@ -116,8 +114,6 @@ class Shard:
     def changed(self) -> bool:
         """Whether ``take_changes`` would give anything."""
         return bool(self._dirty)
-
-    # Events
 
     def apply(self, event: LabelledEvent, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
@@ -212,8 +208,6 @@ class Shard:
         a, b = state.baseline.rate(rules.priors[key.type])
         return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
 
-    # Timers
-
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         """Fire the first timer below a clock: its instant and the revisions; None if there is none."""
         window_ms = self._window[0].clock_ms + self._window_ms if self._window else limit_ms
@@ -260,8 +254,6 @@ class Shard:
         revision = self._revise(key, state, alert, context, reason)
         resolve(state, alert, reason, context.now)
         return revision
-
-    # Revisions and evidence
 
     def _context(self, now: Moment, emitted_at: datetime) -> Context:
         stack = self.learning.stack
