@@ -27,6 +27,7 @@ from worker.runner.compute import ComputeThread
 from worker.runner.tasks import measure_loop_lag, run_until_first
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
+from worker.surge.rules import Rules
 
 SHARD = 0
 MAX_RECORDS = 500
@@ -40,7 +41,7 @@ FACTS_SECONDS = 10.0
 log = get_logger()
 
 
-async def run_detector(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
+async def run_detector(settings: Settings, rules: Rules, stop: asyncio.Event, vitals: Vitals) -> None:
     """Run the shard while it is ours, stand by while it is another's, until ``stop`` is set.
 
     Raises:
@@ -50,8 +51,16 @@ async def run_detector(settings: Settings, stop: asyncio.Event, vitals: Vitals) 
     vitals.waiting_for = "the broker"
     await lease.start()
     thread = ComputeThread("detector")
+
+    def is_ours() -> bool:
+        return SHARD in lease.owned and not stop.is_set()
+
+    def make_shard() -> ShardRun:
+        return ShardRun(settings, rules, thread, is_ours)
+
+    vitals.waiting_for = None  # standing by is being ready
     try:
-        await run_until_first(_keep(lease), _serve(settings, lease, thread, stop, vitals), measure_loop_lag())
+        await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), measure_loop_lag())
     finally:
         thread.stop()
         vitals.waiting_for = "a restart"
@@ -64,17 +73,13 @@ async def _keep(lease: GroupLease) -> None:
         await lease.keep(LEASE_SECONDS)
 
 
-async def _serve(
-    settings: Settings, lease: GroupLease, thread: ComputeThread, stop: asyncio.Event, vitals: Vitals
-) -> None:
-    vitals.waiting_for = None  # standing by is being ready
+async def _serve(make_shard: Callable[[], "ShardRun"], is_ours: Callable[[], bool], stop: asyncio.Event) -> None:
     while not stop.is_set():
-        if SHARD not in lease.owned:
+        if not is_ours():
             await asyncio.sleep(STANDBY_SECONDS)
             continue
-        shard = ShardRun(settings, thread, lambda: SHARD in lease.owned and not stop.is_set())
         try:
-            await shard.run()
+            await make_shard().run()
         except (Fenced, Retriable) as error:
             log.warning("shard.lost", shard=SHARD, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
@@ -87,8 +92,9 @@ class ShardRun:
     again as it is. The detector lives in ``thread``.
     """
 
-    def __init__(self, settings: Settings, thread: ComputeThread, is_ours: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, rules: Rules, thread: ComputeThread, is_ours: Callable[[], bool]) -> None:
         self._settings = settings
+        self._rules = rules
         self._topics = settings.topic_names
         self._thread = thread
         self._is_ours = is_ours
@@ -123,9 +129,7 @@ class ShardRun:
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
         partitions = self._settings.topics.partitions
         try:
-            detector = await self._thread.run(
-                lambda: Detector.restore(self._settings.rules, partitions, changelog.items())
-            )
+            detector = await self._thread.run(lambda: Detector.restore(self._rules, partitions, changelog.items()))
         except ValueError as error:
             raise Misconfigured(f"{self._topics.surge_state} cannot be continued from: {error}") from error
         await self._begin(detector)
