@@ -8,7 +8,7 @@ from worker.detector import detect
 from worker.surge.baseline import Baseline
 from worker.surge.copies import Cluster
 from worker.surge.lifecycle import KeyState, count_copy, join
-from worker.surge.rules import Rules
+from worker.surge.rules import Prior, Priors, Rules
 from worker.surge.runs import Level, Moment
 
 HOUR = 3600.0
@@ -193,7 +193,8 @@ def test_a_budget_above_the_number_of_negatives_is_refused():
 
 def test_another_number_is_another_rule_version():
     assert Rules().version == Rules().version
-    assert len({Rules().version, Rules(budget_a_day=0.5).version, Rules(guard_hours=5).version}) == 3
+    others = (Rules(budget_a_day=0.5), Rules(guard_hours=5), Rules(priors=Priors(entity=Prior(2.0))))
+    assert len({rules.version for rules in (Rules(), *others)}) == 4
 
 
 def test_a_story_at_the_instant_of_a_timer_comes_before_it():

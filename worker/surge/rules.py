@@ -1,9 +1,7 @@
 """The rule version: every number an alert depends on beside the data, and the hash that names them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from types import MappingProxyType
 
 import orjson
 
@@ -30,17 +28,28 @@ class Prior:
         return self.a0 / self.mean_a_day
 
 
-# The errors are not alike: a mean that is too low makes false alarms of every busier key until data outweigh it (a
-# baseline 20 % low costs a factor of eight in run length), one too high costs a new key a few more clusters. So the
-# means are those of the busier keys of each type, and every prior weighs half a day of exposure or less.
-PRIORS: Mapping[KeyType, Prior] = MappingProxyType(
-    {
-        KeyType.entity: Prior(1.0),
-        KeyType.source: Prior(5.0),
-        KeyType.topic: Prior(5.0),
-        KeyType.market: Prior(50.0),
-    }
-)
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """The prior of each key type.
+
+    The errors are not alike: a mean that is too low makes false alarms of every busier key until data outweigh it (a
+    baseline 20 % low costs a factor of eight in run length), one too high costs a new key a few more clusters. So the
+    means are those of the busier keys of each type, and every prior weighs half a day of exposure or less.
+    """
+
+    entity: Prior = Prior(1.0)
+    source: Prior = Prior(5.0)
+    topic: Prior = Prior(5.0)
+    market: Prior = Prior(50.0)
+
+    def of(self, key_type: KeyType) -> Prior:
+        """The prior of a key type."""
+        return {
+            KeyType.entity: self.entity,
+            KeyType.source: self.source,
+            KeyType.topic: self.topic,
+            KeyType.market: self.market,
+        }[key_type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ class Rules:
 
     negatives_a_day: float = 20_000.0
     budget_a_day: float = 2.0
-    priors: Mapping[KeyType, Prior] = field(default_factory=lambda: PRIORS)
+    priors: Priors = Priors()
     half_life_days: float = 14.0
     guard_hours: int = 6
     learning_days: float = 3.0
@@ -100,9 +109,5 @@ class Rules:
     @property
     def version(self) -> str:
         """A short hash of the algorithm and of every number here."""
-        priors = {key_type.value: [prior.mean_a_day, prior.a0] for key_type, prior in self.priors.items()}
-        numbers = {
-            name: priors if name == "priors" else getattr(self, name) for name in sorted(self.__dataclass_fields__)
-        }
-        text = orjson.dumps([ALGORITHM, numbers], option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps([ALGORITHM, asdict(self)], option=orjson.OPT_SORT_KEYS)
         return blake2b(text, digest_size=8).hexdigest()

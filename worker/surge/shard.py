@@ -205,7 +205,7 @@ class Shard:
         market = self.keys.get(str(MARKET))
         if key != MARKET and market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
-        a, b = state.baseline.rate(rules.priors[key.type])
+        a, b = state.baseline.rate(rules.priors.of(key.type))
         return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
 
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
