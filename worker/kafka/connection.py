@@ -110,6 +110,15 @@ async def connect(make: Callable[[], AnyClient], role: str) -> AnyClient:
             return client
 
 
+async def await_broker(kafka: KafkaSettings) -> None:
+    """Return once a broker answers; says so while none does.
+
+    Raises:
+        Fatal: it will not come right by waiting.
+    """
+    await close_client(await connect(lambda: make_consumer(kafka), "start"))
+
+
 async def close_client(client: Client) -> bool:
     """Stop a client; False when it hung, which aiokafka's do while a broker is away."""
     try:

@@ -1,0 +1,86 @@
+"""A worker as a process: builds its parts, serves health and metrics, and drains on SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from worker.check import require_topics
+from worker.engines import load_engine
+from worker.health import Checks, serve_health
+from worker.kafka.connection import await_broker
+from worker.log import configure_logging, get_logger
+from worker.runner.detector import run_detector
+from worker.runner.labeller import run_labeller
+from worker.runner.vitals import Vitals
+from worker.settings import Settings
+
+log = get_logger()
+
+
+async def serve(settings: Settings, *, labeller: bool, detector: bool) -> None:
+    """Run the roles until SIGTERM or SIGINT; when one fails the other drains too.
+
+    Raises:
+        WorkerError: what only a restart or a person mends.
+        StacknormError: the bundle cannot be loaded or trusted.
+    """
+    configure_logging(settings.log.level, settings.log.format)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    vitals: list[Vitals] = []
+    roles: list[Coroutine[Any, Any, None]] = []
+    for wanted, name, role in ((labeller, "labeller", _label), (detector, "detector", _detect)):
+        if wanted:
+            vitals.append(Vitals(name))
+            roles.append(role(settings, stop, vitals[-1]))
+    async with serve_health(settings.http.host, settings.http.port, _checks(vitals)) as port:
+        log.info("worker.starting", labeller=labeller, detector=detector, instance=settings.instance, http_port=port)
+        await _run_all(roles, stop)
+    log.info("worker.stopped")
+
+
+async def _run_all(roles: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
+    """Run until all have ended; the first to end or fail stops the others, which drain."""
+    tasks = [asyncio.create_task(role) for role in roles]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
+
+
+async def _label(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
+    vitals.waiting_for = "its stack"
+    engine = await asyncio.to_thread(load_engine, settings.engine)
+    log.info("engine.loaded", stack=engine.identity.name, digest=engine.identity.digest)
+    if await _is_set_up(settings, stop, vitals):
+        await run_labeller(settings, engine, stop, vitals)
+
+
+async def _detect(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
+    if await _is_set_up(settings, stop, vitals):
+        await run_detector(settings, settings.rules, stop, vitals)
+
+
+async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> bool:
+    """Wait for the broker, and look at the topics; False if the worker is to stop before."""
+    vitals.waiting_for = "the broker"
+    waiting = asyncio.create_task(await_broker(settings.kafka))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, stopping):
+        task.cancel()
+    if stop.is_set():
+        return False
+    waiting.result()
+    await require_topics(settings)
+    return True
+
+
+def _checks(vitals: Sequence[Vitals]) -> Checks:
+    def ready() -> str | None:
+        return "; ".join(problem for each in vitals if (problem := each.ready())) or None
+
+    return Checks(live=lambda: None, ready=ready)
