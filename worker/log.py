@@ -1,12 +1,15 @@
 """Structured logs to standard error: JSON for machines, colours for people. Dotted event names, values as keys."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import structlog
+
+REPEAT_SECONDS = 10.0
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -44,7 +47,22 @@ def _dump(event: dict[str, Any], **_: object) -> str:
 
 
 class _LibraryHandler(logging.Handler):
-    """Sends a library's own log lines through structlog, so that all lines have one shape."""
+    """Sends a library's own log lines through structlog, so that all lines have one shape.
+
+    The same complaint again within ten seconds is only counted: a client says ten times a second that a broker is away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at_seconds: dict[tuple[str, str], float] = {}
+        self._unsaid: dict[tuple[str, str], int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        get_logger(logger=record.name).log(record.levelno, "library.message", message=record.getMessage())
+        complaint = (record.name, str(record.msg))
+        if record.created - self._said_at_seconds.get(complaint, -math.inf) < REPEAT_SECONDS:
+            self._unsaid[complaint] = self._unsaid.get(complaint, 0) + 1
+            return
+        self._said_at_seconds[complaint] = record.created
+        repeated = self._unsaid.pop(complaint, 0)
+        log = get_logger(library=record.name)
+        log.log(record.levelno, "library.message", message=record.getMessage(), repeated=repeated)
