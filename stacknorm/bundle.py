@@ -1,0 +1,241 @@
+"""The manifest of a bundle: everything a stack is made of, with the digest of every file.
+
+A bundle is a directory with `bundle.json`, one folder for each member (adapter and heads), the training config,
+the fingerprints of the training texts and a model card. Bases are named, not contained: the digests say which.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from stacknorm.errors import BundleError
+from stacknorm.labels import LabelSpace, label_space
+from stacknorm.pool import Pool, PoolKind
+from stacknorm.source import BASE_FILES, resolve_base, verify_files
+
+MANIFEST_FILE = "bundle.json"
+FINGERPRINTS_FILE = "fingerprints.safetensors"
+HEADS_FILE = "heads.safetensors"
+_PACKAGED = Path(__file__).parent / "bundles"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+Files = Mapping[FileName, Digest]
+Pooling = Literal["mean", "cls", "native"]
+
+
+class Frozen(BaseModel):
+    """A part of the manifest: unknown fields are errors, for they may mean something this version does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseSpec(Frozen):
+    """A pretrained transformer: where to look, and which files it must be."""
+
+    reference: str
+    files: Files
+
+    @model_validator(mode="after")
+    def _names_every_file(self) -> Self:
+        if self.files.keys() != set(BASE_FILES):
+            raise ValueError(f"a base needs the digests of {', '.join(BASE_FILES)}, not of {', '.join(self.files)}")
+        return self
+
+
+class HeadSpec(Frozen):
+    """What a member says about one task."""
+
+    labels: tuple[str, ...] = Field(min_length=2)
+    """In the order of the head's logits."""
+    map: Mapping[str, str] = {}
+    """Head label -> label of the task, for labels that do not explain themselves."""
+    pooling: Pooling
+    """How token states become one vector; `native` is the checkpoint's own classification head."""
+
+
+class MemberSpec(Frozen):
+    """One transformer of the stack."""
+
+    name: Name
+    base: BaseSpec
+    heads: Mapping[Name, HeadSpec] = Field(min_length=1)
+    files: Files = {}
+    """Under the member's folder: adapter and heads; empty for a checkpoint used as it is."""
+
+    @model_validator(mode="after")
+    def _heads_have_weights(self) -> Self:
+        native = [head.pooling == "native" for head in self.heads.values()]
+        if any(native) and len(native) > 1:
+            raise ValueError(f"member {self.name}: a checkpoint's own head serves one task")
+        if not any(native) and HEADS_FILE not in self.files:
+            raise ValueError(f"member {self.name} has heads but no {HEADS_FILE}")
+        return self
+
+
+class PoolSpec(Frozen):
+    """A pool and its weights, one for each member that has a head for the task, in manifest order."""
+
+    kind: PoolKind
+    weights: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+
+
+class TaskSpec(Frozen):
+    """One task: its label space, how members are pooled on it, and the calibrator."""
+
+    labels: tuple[str, ...]
+    pool: PoolSpec
+    temperature: float = Field(gt=0)
+    best_member: Name
+    """The single member that did best on the held-out part: the one to beat."""
+
+    def space(self, task: str) -> LabelSpace:
+        """The label space, with the aliases known for the task."""
+        return label_space(task, self.labels)
+
+
+class Source(Frozen):
+    """One file of training data."""
+
+    file: str
+    title: str
+    licence: str
+    sha256: Digest
+    task: Name
+    rows: int
+
+
+class Interval(Frozen):
+    """A number with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Training(Frozen):
+    """Where the stack comes from."""
+
+    data: tuple[Source, ...]
+    rows: Mapping[str, int]
+    """Rows of each task that were trained on, and those held out."""
+    seconds: float
+    precision: Literal["fp32", "bf16"]
+    versions: Mapping[str, str]
+
+
+class Manifest(Frozen):
+    """All of a bundle."""
+
+    format: Literal[1] = 1
+    name: Name
+    languages: tuple[str, ...] = Field(min_length=1)
+    max_tokens: int = Field(ge=8)
+    tasks: Mapping[Name, TaskSpec] = Field(min_length=1)
+    members: tuple[MemberSpec, ...] = Field(min_length=1)
+    files: Files = {}
+    training: Training | None = None
+    scores: Mapping[str, Mapping[str, Mapping[str, Interval]]] = {}
+    """Task -> `stack` or member -> metric, on the held-out part."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        names = [member.name for member in self.members]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two members share a name: {names}")
+        for task, spec in self.tasks.items():
+            serving = self.members_of(task)
+            if len(spec.pool.weights) != len(serving) or not serving:
+                raise ValueError(f"task {task}: {len(spec.pool.weights)} weights for {len(serving)} members")
+            if abs(sum(spec.pool.weights) - 1) > 1e-6:
+                raise ValueError(f"task {task}: the weights of the pool sum to {sum(spec.pool.weights)}, not 1")
+            if spec.best_member not in serving:
+                raise ValueError(f"task {task}: best_member {spec.best_member} has no head for it")
+        if stray := {task for member in self.members for task in member.heads} - self.tasks.keys():
+            raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
+        return self
+
+    def members_of(self, task: str) -> tuple[str, ...]:
+        """Names of the members with a head for `task`, in order."""
+        return tuple(member.name for member in self.members if task in member.heads)
+
+    def canonical(self) -> bytes:
+        """The manifest as bytes that do not depend on layout: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A manifest and the directory it was read from."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the canonical manifest, which in turn holds the digest of every file: the stack's identity."""
+        return hashlib.sha256(self.manifest.canonical()).hexdigest()
+
+    def pool(self, task: str) -> Pool:
+        """The pool of a task."""
+        spec = self.manifest.tasks[task].pool
+        return Pool(spec.kind, spec.weights)
+
+    def base_directory(self, member: MemberSpec) -> Path:
+        """Where a member's base lies on this machine."""
+        return resolve_base(member.base.reference, self.root)
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """The directory of a bundle: a path, or the name of a packaged one.
+
+    Raises:
+        BundleError: neither exists; names the packaged ones.
+    """
+    for root in (_PACKAGED / name_or_path, Path(name_or_path)):
+        if (root / MANIFEST_FILE).is_file():
+            return root
+    packaged = ", ".join(sorted(path.parent.name for path in _PACKAGED.glob(f"*/{MANIFEST_FILE}")))
+    raise BundleError(f"no bundle {str(name_or_path)!r}: no directory with {MANIFEST_FILE}, nor one of {packaged}")
+
+
+def load_bundle(name_or_path: str | Path) -> Bundle:
+    """Read a bundle and verify its own files (bases are verified by `verify_bases`, where they are read).
+
+    Raises:
+        BundleError: not found, malformed, or a file is missing or altered; names the file and both digests.
+    """
+    root = find_bundle(name_or_path)
+    path = root / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in exc.errors()[:5])
+        raise BundleError(f"{path} is not a valid bundle: {problems}") from exc
+    verify_files(root, manifest.files)
+    for member in manifest.members:
+        verify_files(root / member.name, member.files)
+    return Bundle(root, manifest)
+
+
+def verify_bases(bundle: Bundle) -> None:
+    """Verify the files of every base once.
+
+    Raises:
+        BundleError: a base cannot be found, or a file of it is missing or altered.
+    """
+    for root, files in {(bundle.base_directory(m), tuple(m.base.files.items())) for m in bundle.manifest.members}:
+        verify_files(root, dict(files))
+
+
+def save_manifest(root: Path, manifest: Manifest) -> Bundle:
+    """Write `bundle.json` under `root` for files that already lie there."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (root / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    return Bundle(root, manifest)

@@ -1,0 +1,92 @@
+"""One member of a stack: an encoder above the layers it shares, and its heads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from stacknorm.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer, merge_adapter
+from stacknorm.bundle import HEADS_FILE, MemberSpec, Pooling
+from stacknorm.errors import BundleError
+from stacknorm.trunk import depth_of, load_tensors, share, take_upper
+
+
+def pool_tokens(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Token states [n, tokens, width] to one vector a text [n, width], in fp32."""
+    states = hidden.float()
+    if pooling == "cls":
+        return states[:, 0]
+    weights = mask[..., None].float()
+    return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class Member(nn.Module):
+    """The upper layers and heads of one member; `forward` takes what the shared lower layers gave."""
+
+    def __init__(self, upper: PreTrainedModel, heads: nn.ModuleDict, poolings: Mapping[str, Pooling]) -> None:
+        super().__init__()
+        self.upper = upper
+        self.heads = heads
+        self.poolings = poolings
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Task -> logits [n, head labels] in fp32, from hidden states [n, tokens, width] and mask [n, tokens]."""
+        output = self.upper(inputs_embeds=hidden, attention_mask=mask)
+        if not self.heads:
+            (task,) = self.poolings
+            return {task: output.logits.float()}
+        states = output.last_hidden_state
+        return {task: self.heads[task](pool_tokens(states, mask, pooling)) for task, pooling in self.poolings.items()}
+
+
+def first_own_layer(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> int:
+    """The layer at which a member starts to differ from its base; all layers are the base's own below it."""
+    if ADAPTER_WEIGHTS_FILE not in spec.files:
+        return depth_of(model)
+    return lowest_adapted_layer(folder, model)
+
+
+def load_member(spec: MemberSpec, folder: Path, model: PreTrainedModel, shared: int) -> Member:
+    """Build a member on a loaded base.
+
+    Args:
+        spec: its part of the manifest.
+        folder: its folder in the bundle.
+        model: its base; left as it is.
+        shared: number of lower layers that are run elsewhere.
+
+    Raises:
+        BundleError: adapter or heads do not fit.
+    """
+    whole = share(model)
+    if ADAPTER_WEIGHTS_FILE in spec.files:
+        merge_adapter(whole, folder)
+    upper = take_upper(whole, shared)
+    poolings = {task: head.pooling for task, head in spec.heads.items()}
+    return Member(upper, _load_heads(spec, folder, model), poolings).eval()
+
+
+def _load_heads(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> nn.ModuleDict:
+    if HEADS_FILE not in spec.files:
+        (head,) = spec.heads.values()
+        if model.config.num_labels != len(head.labels):
+            raise BundleError(
+                f"member {spec.name} names {len(head.labels)} labels, its checkpoint has {model.config.num_labels}"
+            )
+        return nn.ModuleDict()
+    heads = nn.ModuleDict(
+        {task: nn.Linear(model.config.hidden_size, len(head.labels)) for task, head in spec.heads.items()}
+    )
+    tensors = {name: tensor.float() for name, tensor in load_tensors(folder / HEADS_FILE).items()}
+    try:
+        heads.load_state_dict(tensors)
+    except RuntimeError as exc:
+        raise BundleError(f"{folder / HEADS_FILE} does not fit the heads of member {spec.name}: {exc}") from exc
+    return heads.requires_grad_(requires_grad=False)
+
+
+def lower_states(lower: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Run embeddings and shared layers: [n, tokens] -> [n, tokens, width]."""
+    hidden: Tensor = lower(input_ids=ids, attention_mask=mask).last_hidden_state
+    return hidden

@@ -1,0 +1,149 @@
+"""Tiny transformers, adapters and bundles with random weights, written to disk as real ones are."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedModel
+
+from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, PoolSpec, TaskSpec, save_manifest
+from stacknorm.labels import SENTIMENT
+from stacknorm.source import BASE_FILES, digest_files
+from stacknorm.trunk import ARCHITECTURES
+
+WIDTH, LAYERS = 16, 4
+WORDS = [
+    "profit",
+    "loss",
+    "falls",
+    "rises",
+    "surges",
+    "warns",
+    "beats",
+    "misses",
+    "acme",
+    "bank",
+    "oil",
+    "gold",
+    "up",
+    "down",
+    "the",
+    "of",
+    "cuts",
+    "raises",
+]
+_SPECIAL = ["<pad>", "[UNK]", "[CLS]", "[SEP]"]
+
+
+def write_tokenizer(root: Path) -> None:
+    vocabulary = {word: number for number, word in enumerate([*_SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(root / "tokenizer.json"))
+
+
+def write_base(root: Path, kind: str = "bert", seed: int = 0, labels: int | None = None) -> Path:
+    """Write a base; with `labels` it is a whole classifier."""
+    root.mkdir(parents=True, exist_ok=True)
+    architecture = ARCHITECTURES[kind]
+    sizes = {"vocab_size": len(_SPECIAL) + len(WORDS), "max_position_embeddings": 64, "pad_token_id": 0}
+    if kind == "distilbert":
+        sizes |= {"dim": WIDTH, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32}
+    else:
+        sizes |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 32}
+    config = architecture.config(**sizes, **({"num_labels": labels} if labels else {}))
+    torch.manual_seed(seed)
+    model: PreTrainedModel = (architecture.classifier if labels else architecture.encoder)(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, root / "model.safetensors")
+    (root / "config.json").write_text(json.dumps(config.to_dict()))
+    write_tokenizer(root)
+    return root
+
+
+def write_adapter(folder: Path, kind: str = "bert", layers: Sequence[int] = (2, 3), seed: int = 1) -> None:
+    """Write a LoRA adapter of rank 2 on the query and output maps of the given layers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = torch.Generator().manual_seed(seed)
+    query = {"bert": "attention.self.query", "distilbert": "attention.q_lin", "mpnet": "attention.attn.q"}
+    name = query.get(kind, "attention.self.query")
+    tensors = {}
+    for layer in layers:
+        module = f"base_model.model.{ARCHITECTURES[kind].layers}.{layer}.{name}"
+        tensors[f"{module}.lora_A.weight"] = torch.randn(2, WIDTH, generator=random).half()
+        tensors[f"{module}.lora_B.weight"] = torch.randn(WIDTH, 2, generator=random).half()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "target_modules": [name.split(".")[-1]]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def write_heads(folder: Path, heads: Mapping[str, Sequence[str]], seed: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for task, labels in heads.items():
+        tensors[f"{task}.weight"] = torch.randn(len(labels), WIDTH, generator=random).half()
+        tensors[f"{task}.bias"] = torch.randn(len(labels), generator=random).half()
+    save_file(tensors, folder / "heads.safetensors")
+
+
+def member_spec(
+    bundle: Path, name: str, base: Path, labels: Sequence[str] = SENTIMENT.labels, layers: Sequence[int] = (2, 3)
+) -> MemberSpec:
+    """Write one sentiment member and give its part of the manifest; no layers means no adapter."""
+    kind = json.loads((base / "config.json").read_text())["model_type"]
+    seed = sum(name.encode())
+    files = ["heads.safetensors"]
+    write_heads(bundle / name, {"sentiment": labels}, seed)
+    if layers:
+        write_adapter(bundle / name, kind, layers, seed)
+        files += ["adapter_config.json", "adapter_model.safetensors"]
+    return MemberSpec(
+        name=name,
+        base=BaseSpec(reference=str(base), files=digest_files(base, BASE_FILES)),
+        heads={"sentiment": HeadSpec(labels=tuple(labels), pooling="mean")},
+        files=digest_files(bundle / name, files),
+    )
+
+
+def native_spec(name: str, base: Path, labels: Sequence[str]) -> MemberSpec:
+    """A checkpoint used as it is, with its own head."""
+    return MemberSpec(
+        name=name,
+        base=BaseSpec(reference=str(base), files=digest_files(base, BASE_FILES)),
+        heads={"sentiment": HeadSpec(labels=tuple(labels), pooling="native")},
+    )
+
+
+def write_stack(bundle: Path, members: Sequence[MemberSpec], max_tokens: int = 16) -> Path:
+    """Write the manifest of a stack of sentiment members with equal weights."""
+    bundle.mkdir(parents=True, exist_ok=True)
+    task = TaskSpec(
+        labels=SENTIMENT.labels,
+        pool=PoolSpec(kind="mean", weights=(1 / len(members),) * len(members)),
+        temperature=1.5,
+        best_member=members[0].name,
+    )
+    save_manifest(
+        bundle,
+        Manifest(
+            name="tiny", languages=("en",), max_tokens=max_tokens, tasks={"sentiment": task}, members=tuple(members)
+        ),
+    )
+    return bundle
+
+
+def write_tiny_bundle(root: Path) -> Path:
+    """Two adapted members on one tiny base."""
+    base = write_base(root / "base")
+    bundle = root / "bundle"
+    return write_stack(bundle, [member_spec(bundle, name, base) for name in ("first", "second")])
