@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from worker.errors import Fatal
@@ -17,6 +17,7 @@ from worker.settings import KafkaSettings
 CONNECT_ATTEMPT_SECONDS = 15.0
 CONNECT_PAUSE_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+SAID_EVERY_ATTEMPTS = 30
 
 log = get_logger()
 
@@ -101,7 +102,8 @@ async def connect(make: Callable[[], AnyClient], role: str) -> AnyClient:
             verdict = translate(error)
             if isinstance(verdict, Fatal):
                 raise verdict from error
-            log.warning("kafka.waiting", role=role, attempt=attempt, error=str(verdict))
+            if attempt & (attempt - 1) == 0 or attempt % SAID_EVERY_ATTEMPTS == 0:
+                log.warning("kafka.waiting", role=role, attempt=attempt, error=str(verdict))
             await asyncio.sleep(CONNECT_PAUSE_SECONDS)
         except BaseException:
             await close_client(client)
@@ -124,8 +126,29 @@ async def close_client(client: Client) -> bool:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await client.stop()
+    except asyncio.CancelledError:  # a client stopped right after its start raises its own task's
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
     except (AssertionError, *KAFKA_ERRORS) as error:
         log.warning("kafka.close_failed", client=type(client).__name__, error=str(error) or "time-out")
+        return False
+    return True
+
+
+async def abandon_producer(producer: AIOKafkaProducer) -> bool:
+    """Close a producer without flushing, which would wait for the broker; False when even that hung."""
+    producer._closed = True  # noqa: SLF001 -- aiokafka's own stop flushes
+    sending = producer._sender.sender_task  # noqa: SLF001
+    for _ in range(3):  # aiokafka's sender first waits for what it has begun
+        if sending is None or sending.done():
+            break
+        sending.cancel()
+        await asyncio.wait([sending], timeout=CONNECT_PAUSE_SECONDS)
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await producer.client.close()
+    except KAFKA_ERRORS:
         return False
     return True
 

@@ -13,6 +13,7 @@ from worker.kafka.connection import (
     CLOSE_SECONDS,
     Committed,
     Place,
+    abandon_producer,
     close_client,
     connect,
     connection_settings,
@@ -116,7 +117,7 @@ class _Producing:
         self._make = make
         self._role = role
         self._producer: AIOKafkaProducer | None = None
-        self._retired: set[asyncio.Task[bool]] = set()
+        self._abandoned: set[asyncio.Task[bool]] = set()
 
     @property
     def producer(self) -> AIOKafkaProducer:
@@ -130,19 +131,15 @@ class _Producing:
     def discard(self, cause: Exception) -> None:
         PRODUCER_REPLACED.labels(self._role, type(cause).__name__).inc()
         log.warning("producer.discarded", role=self._role, cause=type(cause).__name__, error=str(cause))
-        self._retire()
+        abandoning = asyncio.create_task(abandon_producer(self.producer))  # its successor need not wait for that
+        self._abandoned.add(abandoning)
+        abandoning.add_done_callback(self._abandoned.discard)
+        self._producer = None
 
     async def stop(self) -> bool:
-        self._retire()
-        return all(await asyncio.gather(*self._retired))
-
-    def _retire(self) -> None:
-        """Close it in the background: that can take as long as a request, and its successor fences it anyway."""
-        if self._producer is not None:
-            retiring = asyncio.create_task(close_client(self._producer))
-            self._retired.add(retiring)
-            retiring.add_done_callback(self._retired.discard)
-            self._producer = None
+        closing = [close_client(self._producer)] if self._producer is not None else []
+        self._producer = None
+        return all(await asyncio.gather(*closing, *self._abandoned))
 
 
 class TransactionalSink:
