@@ -7,6 +7,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
 from transactions import open_transactions
 from verify import Marked, Outputs, Placed
@@ -28,7 +29,10 @@ class Ends(NamedTuple):
 
 
 class Observer:
-    """Looks at the topics and groups of one run, with clients of its own. An asynchronous context manager."""
+    """Looks at the topics and groups of one run, with clients of its own. An asynchronous context manager.
+
+    ``_stable`` and ``_all`` only ask for the ends of logs, ``_state`` follows the detector's changelog.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -36,13 +40,9 @@ class Observer:
 
     async def __aenter__(self) -> Self:
         servers = self._settings.kafka.bootstrap_servers
-        self._stable = AIOKafkaConsumer(
-            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
-        )
-        self._all = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
-        self._state = AIOKafkaConsumer(
-            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
-        )
+        self._stable = _make_reader(servers, "read_committed")
+        self._all = _make_reader(servers, "read_uncommitted")
+        self._state = _make_reader(servers, "read_committed")
         self._admin = AIOKafkaAdminClient(bootstrap_servers=servers)
         for client in (self._stable, self._all, self._state, self._admin):
             await client.start()
@@ -61,7 +61,10 @@ class Observer:
     async def committed(self) -> dict[int, int]:
         """By raw partition, what the labellers have committed; absent where they have not."""
         raw = self._settings.topic_names.raw
-        offsets = await self._admin.list_consumer_group_offsets(self._settings.labeller_group)
+        try:
+            offsets = await self._admin.list_consumer_group_offsets(self._settings.labeller_group)
+        except GroupCoordinatorNotAvailableError:  # before a broker's first group
+            return {}
         return {place.partition: kept.offset for place, kept in offsets.items() if place.topic == raw}
 
     async def ends(self, topic: str) -> dict[int, Ends]:
@@ -82,8 +85,10 @@ class Observer:
 
     async def frontier(self) -> datetime | None:
         """The merge clock in the detector's newest committed frontier; None before the first."""
-        for records in (await self._state.getmany(timeout_ms=50, max_records=5000)).values():
-            for record in records:
+        state = TopicPartition(self._settings.topic_names.surge_state, 0)
+        end = (await self._stable.end_offsets([state]))[state]
+        while await self._state.position(state) < end:
+            for record in (await self._state.getmany(timeout_ms=100)).get(state, ()):
                 if record.key == FRONTIER_KEY:
                     self._frontier = record.value
         if self._frontier is None:
@@ -96,12 +101,13 @@ class Observer:
         """All that a read_committed reader finds, each partition up to its last stable offset."""
         places = await self._places(topic)
         ends = await self._stable.end_offsets(places)
-        self._stable.assign(places)
-        await self._stable.seek_to_beginning(*places)
         records: list[Record] = []
-        while any([await self._stable.position(place) < ends[place] for place in places]):
-            for found in (await self._stable.getmany(timeout_ms=200)).values():
-                records += [to_record(record) for record in found]
+        async with _make_reader(self._settings.kafka.bootstrap_servers, "read_committed") as reader:
+            reader.assign(places)
+            await reader.seek_to_beginning(*places)
+            while any([await reader.position(place) < ends[place] for place in places]):
+                for found in (await reader.getmany(timeout_ms=200)).values():
+                    records += [to_record(record) for record in found]
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
     async def outputs(self) -> Outputs:
@@ -130,6 +136,13 @@ class Observer:
     async def _places(self, topic: str) -> list[TopicPartition]:
         (described,) = await self._admin.describe_topics([topic])
         return [TopicPartition(topic, partition) for partition in range(len(described["partitions"]))]
+
+
+def _make_reader(servers: str, isolation_level: str) -> AIOKafkaConsumer:
+    """A consumer whose fetches do not wait: a broker answers one request of a connection after the other."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=servers, isolation_level=isolation_level, enable_auto_commit=False, fetch_max_wait_ms=10
+    )
 
 
 def _parse(parse: Callable[[bytes], Made], record: Record) -> Made:

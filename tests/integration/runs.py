@@ -22,9 +22,11 @@ from worker.labeller import Engine
 from worker.settings import Settings, load_settings
 
 PARTITIONS = 3
-FREEZE_SECONDS = 0.1
+FREEZE_SECONDS = 0.03
 """For what a frozen worker had sent to reach the broker, and be seen."""
-TRIES = 100
+MAX_SLICE_SECONDS = 0.008
+"""How long a worker runs between two looks: records of a transaction lie uncommitted for milliseconds."""
+TRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ class Trial:
             if not self.settings.exactly_once or await self.observer.unstable(topic):
                 break
             self.fleet.thaw(name)
-            await asyncio.sleep(random.uniform(0.01, 0.05))
+            await asyncio.sleep(random.uniform(0.0, MAX_SLICE_SECONDS))
+        else:
+            raise AssertionError(f"{name} was not met in a transaction on {topic} in {TRIES} looks")
         self.fleet.kill(name)
         return await self.observer.unstable(topic)
 

@@ -43,8 +43,8 @@ class Surge(NamedTuple):
     items: int
 
 
-LONG_SURGE = Surge("NORD", 4.0, 4.7, 140)
-SURGES = (Surge("VELO", 3.4, 3.45, 40), LONG_SURGE, Surge("TARN", 4.9, 5.0, 40), Surge("CASK", 5.3, 5.35, 40))
+LONG_SURGE = Surge("NORD", 3.9, 5.1, 200)
+SURGES = (Surge("VELO", 3.4, 3.45, 40), LONG_SURGE, Surge("TARN", 5.2, 5.3, 40), Surge("CASK", 5.5, 5.55, 40))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _partition_of(record: OutRecord, partitions: int) -> int:
 def _last_heartbeats(topic: str, partitions: int, last_ms: int) -> Iterator[OutRecord]:
     clock_ms = last_ms + RUN_OUT // timedelta(milliseconds=1)
     for partition in range(partitions):
-        yield OutRecord(topic, None, None, partition, ((HEARTBEAT_HEADER, b"1"),), clock_ms)
+        yield OutRecord(topic, b"last", None, partition, ((HEARTBEAT_HEADER, b"1"),), clock_ms)
 
 
 # Headlines
