@@ -24,13 +24,17 @@ Try [bold]stacknorm-worker demo[/] first: it brings its own broker and its own n
 Every setting can stand in a TOML file (--settings) or in the environment; [bold]settings[/] lists them.
 """
 
-app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
 topics_app = typer.Typer(help="Make the topics as they must be, or show how they are.", no_args_is_help=True)
 feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 
-out = Console()
+PIPE_WIDTH = 110  # where there is no terminal to ask
+
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
 
@@ -131,7 +135,7 @@ def tail(
         elif isinstance(event, AlertEvent):
             out.print(render_alert(event))
         else:
-            out.print(render_label(event))
+            out.print(render_label(event), no_wrap=True, overflow="ellipsis")
 
     async def follow_all() -> None:
         stop = _stop_on_signals()

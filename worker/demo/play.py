@@ -171,7 +171,7 @@ async def _watch(settings: Settings, out: Console, seen: Seen, stop: asyncio.Eve
             out.print(render_alert(event))
         else:
             seen.add_label(event, time.monotonic())
-            out.print(render_label(event))
+            out.print(render_label(event), no_wrap=True, overflow="ellipsis")
 
 
 async def _await_end(settings: Settings, items: int, seen: Seen) -> Facts:
