@@ -54,11 +54,12 @@ def predict(
     Example:  stacknorm predict headlines.csv > labels.jsonl
     """
     with _plain_errors():
-        from stacknorm.dataset import read_texts  # noqa: PLC0415
+        from stacknorm.dataset import read_lines, read_texts  # noqa: PLC0415
         from stacknorm.engine import Engine  # noqa: PLC0415
         from stacknorm.report import prediction_record  # noqa: PLC0415
 
-        texts = sys.stdin.read().splitlines() if str(file) == "-" else read_texts(file)
+        from_stdin = str(file) == "-"
+        texts = read_lines(sys.stdin.buffer.read(), "standard input") if from_stdin else read_texts(file)
         engine = Engine.load(bundle)
         for start in range(0, len(texts), _CHUNK_TEXTS):
             for prediction in engine.predict(texts[start : start + _CHUNK_TEXTS]):

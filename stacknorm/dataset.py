@@ -39,9 +39,8 @@ def read_labelled(path: Path, space: LabelSpace, order: Sequence[str] = ()) -> l
     Raises:
         DataError: unreadable, a field is missing or a label unknown.
     """
-    with _open(path) as stream:
-        records = _read_records(path.suffix, stream, str(path))
-        rows = [_labelled(record, space, order, f"{path}, line {line}") for line, record in records]
+    records = _read_records(path.suffix, _decode(_read_bytes(path), str(path)), str(path))
+    rows = [_labelled(record, space, order, f"{path}, line {line}") for line, record in records]
     kept = [row for row in rows if row is not None]
     if not kept:
         raise DataError(f"{path} has no usable rows")
@@ -54,21 +53,34 @@ def read_texts(path: Path) -> list[str]:
     Raises:
         DataError: unreadable, or a row has no text.
     """
-    with _open(path) as stream:
-        if path.suffix not in {".csv", ".jsonl"}:
-            return [line.rstrip("\n") for line in stream]
-        records = _read_records(path.suffix, stream, str(path))
-        return [_text(record, f"{path}, line {line}") for line, record in records]
+    if path.suffix not in {".csv", ".jsonl"}:
+        return read_lines(_read_bytes(path), str(path))
+    records = _read_records(path.suffix, _decode(_read_bytes(path), str(path)), str(path))
+    return [_text(record, f"{path}, line {line}") for line, record in records]
 
 
-def _open(path: Path) -> TextIO:
+def read_lines(content: bytes, name: str) -> list[str]:
+    """One text a line, empty lines too.
+
+    Raises:
+        DataError: not UTF-8; names the line of `name`.
+    """
+    return [line.rstrip("\r\n") for line in _decode(content, name)]
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        return io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-    except UnicodeDecodeError as exc:
-        line = path.read_bytes()[: exc.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 ({exc.reason})") from exc
+        return path.read_bytes()
     except OSError as exc:
         raise DataError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _decode(content: bytes, name: str) -> TextIO:
+    try:
+        return io.StringIO(content.decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as exc:
+        line = content[: exc.start].count(b"\n") + 1
+        raise DataError(f"{name}, line {line}: not UTF-8 ({exc.reason})") from exc
 
 
 def _read_records(suffix: str, stream: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -88,7 +100,7 @@ def _read_csv(stream: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any
                 raise DataError(f"{name}, line {reader.line_num}: more fields than the header names; quote commas")
             yield reader.line_num, record
     except csv.Error as exc:
-        raise DataError(f"{name}, line {reader.line_num}: {exc}") from exc
+        raise DataError(f"{name}, line {reader.reader.line_num}: {exc}") from exc
 
 
 def _read_jsonl(stream: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -250,7 +250,7 @@ def measure_precision(ground: Ground, member: MemberRecipe) -> Precision:
     losses = _losses(ground, member)
 
     def step(precision: Precision) -> None:
-        _loss(replace(ground, precision=precision), model.train(), batch, losses).backward()
+        torch.autograd.backward(_loss(replace(ground, precision=precision), model.train(), batch, losses))
 
     return faster_precision(step)
 

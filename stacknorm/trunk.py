@@ -149,7 +149,7 @@ def _fill(model: PreTrainedModel, tensors: Mapping[str, Tensor], root: Path) -> 
         )
     for weight in model.parameters():
         weight.data = weight.data.float()
-    model.eval().requires_grad_(requires_grad=False)
+    model.train(mode=False).requires_grad_(requires_grad=False)
     return model
 
 

@@ -22,7 +22,7 @@ def draw(seed: int, members: int = 3, rows: int = 80, labels: int = 4) -> tuple[
 @given(seeds, st.sampled_from(["mean", "weighted", "log"]))
 def test_a_pool_gives_distributions(seed: int, kind: str) -> None:
     members, _ = draw(seed)
-    pooled = Pool(kind, (0.5, 0.2, 0.3))(members)  # type: ignore[arg-type] - hypothesis gives plain strings
+    pooled = Pool(kind, (0.5, 0.2, 0.3))(members)  # type: ignore[arg-type]  # hypothesis gives plain strings
     assert pooled.shape == members.shape[1:]
     assert (pooled >= 0).all()
     assert pooled.sum(axis=1) == pytest.approx(1)
@@ -32,7 +32,7 @@ def test_a_pool_gives_distributions(seed: int, kind: str) -> None:
 def test_members_that_agree_are_left_as_they_are(seed: int, kind: str) -> None:
     members, _ = draw(seed, members=1)
     same = np.repeat(members, 3, axis=0)
-    assert np.allclose(Pool(kind, (1 / 3,) * 3)(same), members[0])  # type: ignore[arg-type] - as above
+    assert np.allclose(Pool(kind, (1 / 3,) * 3)(same), members[0])  # type: ignore[arg-type]  # as above
 
 
 @given(seeds)

@@ -83,6 +83,7 @@ def write_adapter(folder: Path, kind: str = "bert", layers: Sequence[int] = (2, 
         tensors[f"{module}.lora_B.weight"] = torch.randn(WIDTH, 2, generator=random).half()
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "target_modules": [name.split(".")[-1]]}
+    config |= {"layers_to_transform": list(layers), "layers_pattern": "layer"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
