@@ -34,13 +34,15 @@ class Crash:
     """A worker's SIGKILL, as seen from outside.
 
     ``unstable`` are the ends of the partitions that its open transaction had written to, ``transactions`` its id,
-    ``before`` what was committed then, and ``recovery_seconds`` pass until its successor commits.
+    ``before`` what was committed then. ``recovery_seconds`` pass until its successor commits, ``blocked_seconds``
+    until read_committed readers get past the dead transaction.
     """
 
     unstable: Mapping[int, Ends]
     transactions: list[str]
     before: Any
     recovery_seconds: float
+    blocked_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,32 @@ class Trial:
 
     # Crashes
 
-    async def crash_in_transaction(self, name: str, topic: str) -> Mapping[int, Ends]:
+    async def crash_labeller(self, name: str, successor: str, at: int) -> None:
+        """SIGKILL a labeller in a transaction once ``at`` records are committed, and start another in its place."""
+        await self.await_committed(at)
+        topic = self.settings.topic_names.labelled
+        unstable = await self._crash_in_transaction(name, topic)
+        killed = time.monotonic()
+        listed, before = await self.observer.open_transactions(), await self.committed_sum()
+        self.fleet.start("labeller", successor)
+        recovery = self._measure(killed, self.await_committed(before + 1))
+        blocked = self._measure(killed, self._await_stable(topic, unstable))
+        self.crashes[name] = Crash(unstable, listed, before, *await asyncio.gather(recovery, blocked))
+
+    async def crash_detector(self, name: str, successor: str, after: datetime) -> None:
+        """SIGKILL a detector in a transaction once its frontier is past ``after``, and start another in its place."""
+        await self.await_frontier(after)
+        topic = self.settings.topic_names.surge_state
+        unstable = await self._crash_in_transaction(name, topic)
+        killed = time.monotonic()
+        listed, before = await self.observer.open_transactions(), await self.observer.frontier()
+        assert before is not None
+        self.fleet.start("detector", successor)
+        recovery = self._measure(killed, self.await_frontier(before))
+        blocked = self._measure(killed, self._await_stable(topic, unstable))
+        self.crashes[name] = Crash(unstable, listed, before, *await asyncio.gather(recovery, blocked))
+
+    async def _crash_in_transaction(self, name: str, topic: str) -> Mapping[int, Ends]:
         """SIGKILL it while its transaction on ``topic`` is open: freeze it, look, let it go on if there is none.
 
         Without transactions the first look is the last.
@@ -115,26 +142,21 @@ class Trial:
         self.fleet.kill(name)
         return await self.observer.unstable(topic)
 
-    async def crash_labeller(self, name: str, successor: str, at: int) -> None:
-        """SIGKILL a labeller in a transaction once ``at`` records are committed, and start another in its place."""
-        await self.await_committed(at)
-        unstable = await self.crash_in_transaction(name, self.settings.topic_names.labelled)
-        killed = time.monotonic()
-        listed, before = await self.observer.open_transactions(), await self.committed_sum()
-        self.fleet.start("labeller", successor)
-        await self.await_committed(before + 1)
-        self.crashes[name] = Crash(unstable, listed, before, time.monotonic() - killed)
+    async def _await_stable(self, topic: str, unstable: Mapping[int, Ends]) -> None:
+        async def ask() -> bool | None:
+            now = await self.observer.ends(topic)
+            return (
+                True
+                if all(now[each].last_stable_offset >= unstable[each].high_watermark for each in unstable)
+                else None
+            )
 
-    async def crash_detector(self, name: str, successor: str, after: datetime) -> None:
-        """SIGKILL a detector in a transaction once its frontier is past ``after``, and start another in its place."""
-        await self.await_frontier(after)
-        unstable = await self.crash_in_transaction(name, self.settings.topic_names.surge_state)
-        killed = time.monotonic()
-        listed, before = await self.observer.open_transactions(), await self.observer.frontier()
-        assert before is not None
-        self.fleet.start("detector", successor)
-        await self.await_frontier(before)
-        self.crashes[name] = Crash(unstable, listed, before, time.monotonic() - killed)
+        await self.fleet.await_that(f"{topic} readable past {dict(unstable)}", ask)
+
+    @staticmethod
+    async def _measure(since: float, awaited: Awaitable[None]) -> float:
+        await awaited
+        return time.monotonic() - since
 
 
 Play = Callable[[Trial], Awaitable[None]]

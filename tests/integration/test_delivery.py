@@ -11,16 +11,20 @@ import pytest
 from verify import detach, find_violations
 from workload import LONG_SURGE, START
 
-from runs import Result, Trial, carry_out, run_settings
-from schemas.events import AlertEvent
+from runs import Crash, Result, Trial, carry_out, run_settings
+from schemas.events import AlertEvent, LabelledEvent
+from worker.engines import load_engine
+from worker.settings import EngineSettings
 
 pytestmark = pytest.mark.kafka
 
 Note = Callable[[str, object], None]
 
 SEED = 1124
-LABELLER_RECOVERY_SECONDS = 25.0
-DETECTOR_RECOVERY_SECONDS = 15.0
+RECOVERY_SECONDS = 30.0
+"""Above session time-out, transaction time-out and the broker's scan (10 s by default), on a busy machine too."""
+TOLERANCE = 1e-4
+"""Of a probability in fp32: a forward pass depends in its last bits on what else is in the batch."""
 
 
 @pytest.fixture
@@ -95,27 +99,31 @@ def test_killed_in_transactions_the_outputs_equal_those_of_the_undisturbed_run(
     assert disturbed.exit_statuses == {"labeller-2": 0, "detector-2": 0}
 
 
+def _recovery(crash: Crash) -> str:
+    return f"{crash.recovery_seconds:.1f}, readers blocked for {crash.blocked_seconds:.1f}"
+
+
 def test_the_labeller_was_killed_in_a_transaction_with_input_left(disturbed: Result, note: Note) -> None:
     crash = disturbed.crashes["labeller-1"]
     note("labeller_killed_at", f"{crash.before} of {disturbed.records} raw records, unstable {dict(crash.unstable)}")
-    note("labeller_recovery_seconds", round(crash.recovery_seconds, 1))
+    note("labeller_recovery_seconds", _recovery(crash))
     assert crash.unstable
     assert len(crash.transactions) == 1
     assert crash.before < disturbed.records
-    assert crash.recovery_seconds < LABELLER_RECOVERY_SECONDS
+    assert max(crash.recovery_seconds, crash.blocked_seconds) < RECOVERY_SECONDS
 
 
 def test_the_detector_was_killed_in_a_transaction_with_an_alert_half_told(disturbed: Result, note: Note) -> None:
     crash = disturbed.crashes["detector-1"]
     note("detector_killed_at", f"frontier {crash.before}, unstable {dict(crash.unstable)}")
-    note("detector_recovery_seconds", round(crash.recovery_seconds, 1))
+    note("detector_recovery_seconds", _recovery(crash))
     assert crash.unstable
     assert len(crash.transactions) == 1
     split = [alert for alert in disturbed.outputs.alerts if _is_split(alert, crash.before)]
     note("alerts_with_evidence_on_both_sides", sorted({f"{alert.key_type} {alert.key}" for alert in split}))
     assert split
     assert crash.before < max(alert.detected_at for alert in disturbed.expected.alerts)
-    assert crash.recovery_seconds < DETECTOR_RECOVERY_SECONDS
+    assert max(crash.recovery_seconds, crash.blocked_seconds) < RECOVERY_SECONDS
 
 
 def _is_split(alert: AlertEvent, killed_at: datetime) -> bool:
@@ -129,7 +137,42 @@ def test_at_least_once_a_killed_labeller_loses_nothing_and_alerts_are_told_once(
     settings = run_settings(bootstrap, processing_guarantee="at_least_once")
     result = asyncio.run(carry_out(settings, tmp_path, _kill_labeller))
     violations = find_violations(result.outputs, result.expected)
-    note("at_least_once_labeller_recovery_seconds", round(result.crashes["labeller-1"].recovery_seconds, 1))
+    note("at_least_once_labeller_recovery_seconds", _recovery(result.crashes["labeller-1"]))
     note("at_least_once_violations", Counter(violation.what for violation in violations))
     assert {violation.what for violation in violations} <= {"duplicated"}
     assert not any("alert" in violation.where for violation in violations)
+
+
+def test_on_the_real_stack_a_killed_labeller_changes_no_ids_and_hardly_a_bit(
+    bootstrap: str, tmp_path: Path, note: Note
+) -> None:
+    engine = load_engine(EngineSettings(device="cpu", precision="fp32"))
+    settings = run_settings(
+        bootstrap, engine__kind="stack", engine__device="cpu", engine__precision="fp32", unit__max_records=60
+    )
+    result = asyncio.run(carry_out(settings, tmp_path, _kill_labeller, engine=engine, headlines=60))
+    found = {placed.event.event_id: placed.event for placed in result.outputs.labelled}
+    expected = {placed.event.event_id: placed.event for placed in result.expected.labelled}
+    assert len(result.outputs.labelled) == len(found) == 60
+    assert found.keys() == expected.keys()
+    distances = [_distance(found[event_id], expected[event_id]) for event_id in found]
+    flips = sum(_labels(found[event_id]) != _labels(expected[event_id]) for event_id in found)
+    note("stack_largest_difference_of_a_probability", max(distances))
+    note("stack_label_flips", flips)
+    assert max(distances) <= TOLERANCE
+    assert flips <= 1
+    assert result.unfinished == {}
+
+
+def _labels(event: LabelledEvent) -> tuple[str, str]:
+    assert event.sentiment is not None
+    assert event.topic is not None
+    return event.sentiment.label, event.topic.label
+
+
+def _distance(event: LabelledEvent, other: LabelledEvent) -> float:
+    """The largest difference of a sentiment's probability."""
+    assert event.sentiment is not None
+    assert other.sentiment is not None
+    ours, theirs = event.sentiment.probabilities, other.sentiment.probabilities
+    return max(abs(ours[label] - theirs[label]) for label in ours)
