@@ -10,7 +10,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ class Ground:
     states: States
     encoder: PreTrainedModel
     precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """One member in training; owned by one `train_member` call."""
+
+    ground: Ground
+    model: Member
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    losses: list[nn.CrossEntropyLoss]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +112,12 @@ def train_member(
     begun = time.perf_counter()
     torch.manual_seed(member.seed)
     adapted, model = _new_member(ground, member)
-    best_score, best = float("inf"), copy.deepcopy(_trained(adapted, model))
-    held_out: dict[str, Tensor] = {}
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=member.learning_rate,
-        weight_decay=ground.recipe.weight_decay,
-    )
     plan = [_epoch_batches(ground, member, epoch) for epoch in range(1, member.epochs + 1)]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, member.learning_rate, total_steps=sum(map(len, plan)) + 1, pct_start=_WARM_UP
-    )
-    losses = _losses(ground, member)
+    session = _start(ground, member, model, sum(map(len, plan)))
+    best_score, best, held_out = float("inf"), _trained(adapted, model), _held_out_probabilities(ground, model)
     for epoch, batches in enumerate(plan, start=1):
         started = time.perf_counter()
-        loss = _train_epoch(
-            ground,
-            model,
-            batches=batches,
-            optimiser=optimiser,
-            schedule=schedule,
-            losses=losses,
-            advance=advance,
-        )
+        loss = _train_epoch(session, batches, advance)
         probabilities = _held_out_probabilities(ground, model)
         scores = _held_out_nll(ground.corpus, probabilities)
         report(Report(epoch, time.perf_counter() - started, loss, scores))
@@ -199,39 +193,39 @@ def _losses(ground: Ground, member: MemberRecipe) -> list[nn.CrossEntropyLoss]:
     return losses
 
 
-def _train_epoch(
-    ground: Ground,
-    model: Member,
-    *,
-    batches: Sequence[Shaped],
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    losses: Sequence[nn.CrossEntropyLoss],
-    advance: Callable[[], None],
-) -> float:
+def _start(ground: Ground, member: MemberRecipe, model: Member, steps: int) -> _Session:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=member.learning_rate, weight_decay=ground.recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, member.learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
+    )
+    return _Session(ground, model, optimiser, schedule, _losses(ground, member))
+
+
+def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable[[], None]) -> float:
     """One pass over `batches`; returns the mean loss of a row."""
-    model.train()
+    model = session.model.train()
     total = 0.0
     for batch in batches:
-        loss = _loss(ground, model, batch, losses)
+        loss = _loss(session, batch, session.ground.precision)
         torch.autograd.backward(loss / len(batch[0]))
         nn.utils.clip_grad_norm_(model.parameters(), _MAX_NORM)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
+        session.optimiser.step()
+        session.schedule.step()
+        session.optimiser.zero_grad()
         total += float(loss.detach())
         advance()
     return total / sum(len(rows) for rows, _ in batches)
 
 
-def _loss(ground: Ground, model: Member, batch: Shaped, losses: Sequence[nn.CrossEntropyLoss]) -> Tensor:
+def _loss(session: _Session, batch: Shaped, precision: Precision) -> Tensor:
     """Loss of a batch, summed over its rows."""
-    tasks = torch.from_numpy(ground.corpus.tasks[batch[0]])
-    labels = torch.from_numpy(ground.corpus.labels[batch[0]])
-    logits = _forward(ground, model, batch, ground.precision)
+    corpus = session.ground.corpus
+    tasks, labels = torch.from_numpy(corpus.tasks[batch[0]]), torch.from_numpy(corpus.labels[batch[0]])
+    logits = _forward(session.ground, session.model, batch, precision)
     parts = [
         loss(logits[name][tasks == place], labels[tasks == place])
-        for place, (name, loss) in enumerate(zip(ground.corpus.names, losses, strict=True))
+        for place, (name, loss) in enumerate(zip(corpus.names, session.losses, strict=True))
     ]
     return torch.stack(parts).sum()
 
@@ -246,13 +240,9 @@ def _forward(ground: Ground, model: Member, batch: Shaped, precision: Precision)
 def measure_precision(ground: Ground, member: MemberRecipe) -> Precision:
     """The faster arithmetic for training steps on this processor."""
     _, model = _new_member(ground, member)
+    session = _start(ground, member, model.train(), 1)
     batch = _epoch_batches(ground, member, 1)[0]
-    losses = _losses(ground, member)
-
-    def step(precision: Precision) -> None:
-        torch.autograd.backward(_loss(replace(ground, precision=precision), model.train(), batch, losses))
-
-    return faster_precision(step)
+    return faster_precision(lambda precision: torch.autograd.backward(_loss(session, batch, precision)))
 
 
 @torch.no_grad()

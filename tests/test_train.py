@@ -48,16 +48,16 @@ name = "one"
 seed = 1
 rank = 4
 dropout = 0.0
-learning_rate = 1e-2
-epochs = 10
+learning_rate = 2e-2
+epochs = 6
 
 [[members]]
 name = "two"
 seed = 2
 rank = 2
 dropout = 0.0
-learning_rate = 1e-2
-epochs = 10
+learning_rate = 2e-2
+epochs = 6
 pooling = "cls"
 label_smoothing = 0.1
 class_weight_power = 0.5
@@ -68,7 +68,7 @@ row_share = 0.9
 def write_data(root: Path) -> Path:
     root.mkdir()
     moods = [(word, mood) for mood, words in enumerate((BAD, GOOD)) for word in words]
-    pairs = [(f"{first} {word}", mood) for first in NAMES for word, mood in moods]
+    pairs = [(f"{first} {middle} {word}", mood) for first in NAMES for middle in NAMES[:4] for word, mood in moods]
     lines = ["text,label", *(f"{text} https://t.co/{n},{mood}" for n, (text, mood) in enumerate(pairs))]
     (root / "mood.csv").write_text("\n".join(lines))
     matters = [
@@ -85,6 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_base(root / "base")
     write_data(root / "data")
     (root / "toy.toml").write_text(RECIPE)
+    (root / "short.toml").write_text(RECIPE.replace("epochs = 6", "epochs = 1"))
     return root
 
 
@@ -92,19 +93,19 @@ def toy_recipe() -> Recipe:
     return Recipe.model_validate(tomllib.loads(RECIPE))
 
 
-def train(root: Path, out: Path) -> str:
+def train(root: Path, out: Path, config: str = "short.toml") -> str:
     console = Console(force_terminal=False, record=True, width=200, quiet=False)
-    train_bundle(root / "toy.toml", root / "data", out, console)
+    train_bundle(root / config, root / "data", out, console)
     return console.export_text()
 
 
 def test_training_gives_a_bundle_that_has_learnt_and_says_how_well(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "base").symlink_to(trained / "base")
-    said = train(trained, tmp_path / "out")
+    said = train(trained, tmp_path / "out", "toy.toml")
     assert "2 members to train" in said
-    assert "one: epoch 10" in said
+    assert "one: epoch 6" in said
     engine = Engine.load(_beside(trained, tmp_path / "out"), precision="fp32")
-    bad, good = engine.predict(["acme warns", "bank beats"])
+    bad, good = engine.predict(["acme oil warns", "bank oil beats"])
     assert bad.tasks["sentiment"].label == "negative"
     assert good.tasks["sentiment"].label == "positive"
     manifest = json.loads((tmp_path / "out" / "bundle.json").read_text())
@@ -128,11 +129,11 @@ def test_a_run_that_was_stopped_goes_on_with_the_members_that_are_missing(traine
 
     class Stopping(Console):
         def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]  # a subset is enough
-            if str(objects[0]).startswith("two: epoch 2"):
+            if str(objects[0]).startswith("two: epoch 1"):
                 raise StopError
 
     with pytest.raises(StopError):
-        train_bundle(trained / "toy.toml", trained / "data", tmp_path, Stopping())
+        train_bundle(trained / "short.toml", trained / "data", tmp_path, Stopping())
     said = train(trained, tmp_path)
     assert "1 members to train" in said
     assert "one: epoch" not in said
