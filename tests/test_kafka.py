@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -61,7 +61,10 @@ async def nothing() -> None:
 def source_of(
     kafka: KafkaSettings, prefix: str, *, stable: bool = True, when_revoked: Callable[[], Awaitable[None]] = nothing
 ) -> GroupSource:
-    return GroupSource(kafka, f"{prefix}in", f"{prefix}group", stable=stable, when_revoked=when_revoked)
+    async def recall(partitions: Collection[int]) -> dict[int, str]:
+        return {1: "recalled"} if 1 in partitions else {}
+
+    return GroupSource(kafka, f"{prefix}in", f"{prefix}group", stable=stable, when_revoked=when_revoked, recall=recall)
 
 
 def owned(source: GroupSource) -> Ownership:
@@ -295,7 +298,7 @@ async def test_an_owner_reads_on_from_the_committed_offset_and_finds_its_metadat
     source = await started(stack, source_of(kafka, prefix))
     found = await fetch_until(source, 2)
     assert [record.offset for record in found] == [3, 4]
-    assert owned(source).committed == {0: Committed(3, "clock 3"), 1: Committed(0)}
+    assert owned(source).committed == {0: Committed(3, "clock 3"), 1: Committed(0, "recalled")}
     ends = await source.ends()
     assert ends[0].position == ends[0].last_stable_offset == 5
 
@@ -425,6 +428,25 @@ async def test_a_changelog_is_read_to_its_last_stable_offset_past_markers_and_ab
     await (await producer.send(place.topic, b"aborted", b"kept", partition=0))
     await producer.abort_transaction()
     assert await reader.read_newest(place) == {b"kept": b"2", b"gone": None}
+
+
+@pytest.mark.kafka
+async def test_the_last_record_is_found_behind_markers_and_aborted_records(
+    kafka: KafkaSettings, prefix: str, stack: AsyncExitStack
+) -> None:
+    place = Place(f"{prefix}out", 0)
+    await make_topics(kafka, prefix)
+    reader = await started(stack, LogReader(kafka, "test"))
+    assert await reader.read_last([place]) == {}
+    sink = await started(stack, TransactionalSink(kafka, f"{prefix}p", "detector"))
+    await sink.deliver(Delivery(records(prefix, b"1", b"2")))
+    producer = sink._producing.producer
+    for _ in range(120):
+        await producer.begin_transaction()
+        await (await producer.send(place.topic, b"aborted", partition=0))
+        await producer.abort_transaction()
+    last = await reader.read_last([place, Place(place.topic, 1)])
+    assert {where: (record.offset, record.value) for where, record in last.items()} == {place: (1, b"2")}
 
 
 @pytest.mark.kafka

@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
 
 from schemas.events import AlertEvent, DeadLetter, LabelledEvent, NewsItem, Progress
 from stacknorm.prediction import Prediction
-from worker.codec import HEARTBEAT_HEADER, decode_clock, to_ms
+from worker.codec import HEARTBEAT_HEADER, decode_clock, encode_clock, to_ms
 from worker.detector import detect
 from worker.deterministic import DeterministicEngine
 from worker.errors import Abortable, Fatal, Fenced
@@ -22,8 +24,9 @@ from worker.kafka.admin import create_topics, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
 from worker.kafka.sink import Delivery, Sink, Writer
-from worker.kafka.source import GroupSource
-from worker.records import OutRecord, Record
+from worker.kip447 import fetch_committed
+from worker.records import OutRecord, PartitionClock, Record
+from worker.runner.clocks import recall_clocks
 from worker.runner.compute import ComputeThread
 from worker.runner.detector import run_detector
 from worker.runner.labeller import Labeller, run_labeller
@@ -283,19 +286,53 @@ async def test_drained_partitions_are_marked_each_second_and_their_clock_is_comm
 
 
 async def read_metadata(settings: Settings) -> dict[int, tuple[int, str]]:
-    async def nothing() -> None:
-        pass
-
-    source = GroupSource(
-        settings.kafka, settings.topic_names.raw, settings.labeller_group, stable=True, when_revoked=nothing
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, group_id=settings.labeller_group, enable_auto_commit=False
     )
-    await source.start()
-    async with asyncio.timeout(20):
-        while source.ownership is None:
-            await source.fetch(1, 0.1, hold=True)
-    committed = {number: (at.offset, at.metadata) for number, at in source.ownership.committed.items()}
-    await source.stop()
-    return committed
+    async with consumer:
+        places = [TopicPartition(settings.topic_names.raw, number) for number in range(PARTITIONS)]
+        return {place.partition: tuple(at) for place, at in (await fetch_committed(consumer, places)).items()}
+
+
+@pytest.mark.kafka
+async def test_without_stored_metadata_the_clock_goes_on_from_what_was_last_written(settings: Settings) -> None:
+    await feed(settings, items(4), timestamp_ms=1_600_000_000_000)
+    topics = settings.topic_names
+    async with running(labelling(settings)):
+        await Follower(settings, topics.progress).count(2)
+    another = settings.model_copy(update={"group_prefix": f"{settings.group_prefix}other"})
+    assert await recall_clocks(settings.kafka, topics, [0, 1]) == {
+        number: encode_clock(PartitionClock(1_600_000_000_000, 2)) for number in range(PARTITIONS)
+    }
+    await feed(settings, items(2, 4), timestamp_ms=1_500_000_000_000)
+    async with running(labelling(another)):
+        records = await Follower(settings, topics.labelled).count(10)
+    again = [event for event in events_of(records) if to_ms(event.received_at) == 1_500_000_000_000]
+    assert len(again) == 2
+    assert {to_ms(event.clock) for event in events_of(records)} == {1_600_000_000_000}
+
+
+@pytest.mark.kafka
+async def test_a_record_too_large_for_the_dead_letter_topic_leaves_its_coordinates_there(settings: Settings) -> None:
+    hostile = Random(1).randbytes(900_000)
+    huge = b"[" * 30_000_000
+    writer = Writer(settings.kafka, "test")
+    await writer.start()
+    await writer.write([OutRecord(settings.topic_names.raw, b"k", hostile, 0)])
+    await writer.stop()
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers, compression_type="zstd", max_request_size=1 << 26
+    )
+    async with producer:
+        await producer.send_and_wait(settings.topic_names.raw, huge, partition=1)
+    async with running(labelling(settings)):
+        records = await Follower(settings, settings.topic_names.dead, partitions=1).count(2)
+    letters = {
+        letter.input.partition: letter for letter in (DeadLetter.model_validate_json(r.value or b"") for r in records)
+    }
+    assert letters[0].value == hostile
+    assert letters[1].value is None
+    assert "30000000 bytes, is left out" in letters[1].reason
 
 
 @pytest.mark.kafka

@@ -7,17 +7,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schemas.events import Progress, StackRef
+from schemas.events import DeadLetter, Progress, StackRef
 from worker.codec import decode_clock, encode_clock, to_instant
 from worker.kafka.connection import Committed, Place
 from worker.kafka.sink import Delivery, Ending
 from worker.kafka.source import End, Ownership
 from worker.labeller import LabelledRun
 from worker.records import OutRecord, PartitionClock
-from worker.topics import Topics
+from worker.topics import MAX_MESSAGE_BYTES, Topics
 from worker.units import Backlog
 
 IDLE_MARK_SECONDS = 1.0
+MAX_DEAD_LETTER_BYTES = MAX_MESSAGE_BYTES - 4096  # what a batch of one record adds
 
 
 class Reached(NamedTuple):
@@ -96,8 +97,17 @@ def encode_runs(runs: Mapping[int, LabelledRun], topics: Topics) -> list[OutReco
         for partition, run in runs.items()
         for event in run.events
     ]
-    dead = [OutRecord(topics.dead, letter.key, letter.to_json()) for run in runs.values() for letter in run.dead]
+    dead = [OutRecord(topics.dead, letter.key, _encode_dead(letter)) for run in runs.values() for letter in run.dead]
     return events + dead
+
+
+def _encode_dead(letter: DeadLetter) -> bytes:
+    """The letter, without the value where the topic could not hold it: one hostile record must not stop the worker."""
+    encoded = letter.to_json()
+    if len(encoded) <= MAX_DEAD_LETTER_BYTES:
+        return encoded
+    reason = f"{letter.reason} (the value, {len(letter.value or b'')} bytes, is left out: read it at its coordinates)"
+    return letter.model_copy(update={"value": None, "headers": (), "key": None, "reason": reason}).to_json()
 
 
 @dataclass(slots=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
+MAX_MESSAGE_BYTES = 4 << 20
+"""Of a dead letter, which holds a raw record in base64; larger than the broker's default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topics:
@@ -81,7 +84,7 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         TopicSpec(topics.raw, partitions, raw),
         TopicSpec(topics.labelled, partitions, kept_30_days),
         TopicSpec(topics.progress, partitions, kept_30_days),
-        TopicSpec(topics.dead, 1, kept_30_days),
+        TopicSpec(topics.dead, 1, kept_30_days | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         TopicSpec(topics.alerts, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(90 * DAY_MS)}),
         TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),
     )
@@ -114,6 +117,8 @@ def _config_agrees(name: str, wanted: str, found: str) -> bool:
         return found in {wanted, "LogAppendTime"}
     if name == "retention.ms":  # keeping longer loses nothing
         return found == "-1" or (wanted != "-1" and found.lstrip("-").isdigit() and int(found) >= int(wanted))
+    if name == "max.message.bytes":
+        return found.isdigit() and int(found) >= int(wanted)
     if name == "segment.ms":
         return found.isdigit() and int(found) <= int(wanted)
     return found == wanted

@@ -1,5 +1,6 @@
 """Making and describing topics, and how far a group is behind."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from worker.kafka.connection import close_client, connection_settings, make_cons
 from worker.kafka.verdicts import KAFKA_ERRORS, translate
 from worker.settings import KafkaSettings
 from worker.topics import TopicSpec, TopicState
+
+PROPAGATION_SECONDS = 30.0
 
 
 @contextlib.asynccontextmanager
@@ -28,7 +31,7 @@ async def _administration(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
 
 
 async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replication_factor: int) -> list[str]:
-    """Make the topics that do not exist; their names. Existing ones stay as they are.
+    """Make the topics that do not exist, and wait until they can be used; their names. Existing ones stay as they are.
 
     Raises:
         WorkerError: as `translate` says.
@@ -45,7 +48,18 @@ async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replic
                 created.append(name)
             elif kind is not errors.TopicAlreadyExistsError:
                 raise kind(f"cannot create topic {name}: {message}")
+        async with asyncio.timeout(PROPAGATION_SECONDS):
+            while not await _are_known(admin, created):  # noqa: ASYNC110 -- brokers learn of it one by one
+                await asyncio.sleep(0.1)
         return created
+
+
+async def _are_known(admin: AIOKafkaAdminClient, names: Sequence[str]) -> bool:
+    described = await admin.describe_topics(list(names)) if names else []
+    return all(
+        not topic["error_code"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
+        for topic in described
+    )
 
 
 async def describe_topics(kafka: KafkaSettings, names: Sequence[str]) -> dict[str, TopicState]:

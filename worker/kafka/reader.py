@@ -9,6 +9,11 @@ from worker.kafka.verdicts import KAFKA_ERRORS, translate
 from worker.records import Record
 from worker.settings import KafkaSettings
 
+FETCH_WAIT_MS = 100  # after a new assignment the broker first ends the wait of the old one
+LAST_WINDOW = 100
+READ_RECORDS = 2000
+READ_SECONDS = 0.1  # a fetch that finds only markers moves the position and waits on
+
 
 class LogReader:
     """Reads partitions by number, read_committed, without a group. Owned by one event loop; one task fetches."""
@@ -19,7 +24,9 @@ class LogReader:
 
     async def start(self) -> None:
         """Connect; waits for the broker as long as it takes."""
-        self._consumer = await connect(lambda: make_consumer(self._kafka, auto_offset_reset="none"), self._role)
+        self._consumer = await connect(
+            lambda: make_consumer(self._kafka, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS), self._role
+        )
 
     async def stop(self) -> bool:
         """Disconnect; False when that hung."""
@@ -81,7 +88,28 @@ class LogReader:
             return newest
         self.assign({place: first})
         while await self.position(place) < end:
-            for record in await self.fetch(2000, 1.0):
+            for record in await self.fetch(READ_RECORDS, READ_SECONDS):
                 if record.key is not None:
                     newest[record.key] = record.value
         return newest
+
+    async def read_last(self, places: Iterable[Place]) -> dict[Place, Record]:
+        """The last committed record of each log that holds one; assigns these places and no others."""
+        wanted = list(places)
+        first = await self.first_offsets(wanted)
+        end = await self.stable_ends(wanted)
+        last: dict[Place, Record] = {}
+        unread = {place for place in wanted if first[place] < end[place]}
+        window = LAST_WINDOW
+        while unread:
+            starts = {place: max(first[place], end[place] - window) for place in unread}
+            self.assign(starts)
+            while await self._is_before(end, unread):
+                for record in await self.fetch(READ_RECORDS, READ_SECONDS):
+                    last[Place(record.topic, record.partition)] = record
+            unread = {place for place in unread if place not in last and starts[place] > first[place]}
+            window *= 10  # markers and aborted records only
+        return last
+
+    async def _is_before(self, end: Mapping[Place, int], places: Iterable[Place]) -> bool:
+        return any([await self.position(place) < end[place] for place in places])

@@ -26,9 +26,9 @@ from worker.log import get_logger
 from worker.metrics import PRODUCER_REPLACED
 from worker.records import OutRecord
 from worker.settings import KafkaSettings
+from worker.topics import MAX_MESSAGE_BYTES
 
 MAX_BATCH_BYTES = 512 << 10  # aiokafka has one request in flight a node: a unit's run should fit in one batch
-MAX_REQUEST_BYTES = 8 << 20  # a dead letter holds its record in base64
 
 log = get_logger()
 
@@ -78,7 +78,7 @@ def _producer_settings(kafka: KafkaSettings) -> dict[str, Any]:
         "enable_idempotence": True,
         "compression_type": "lz4",  # on the event loop: gzip would hold it ten times as long as zstd, lz4 a tenth
         "max_batch_size": MAX_BATCH_BYTES,
-        "max_request_size": MAX_REQUEST_BYTES,
+        "max_request_size": MAX_MESSAGE_BYTES,
     }
 
 

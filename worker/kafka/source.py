@@ -12,7 +12,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import TopicPartition
 
 from worker import kip447
-from worker.errors import Fatal, Fenced, Misconfigured
+from worker.errors import Fatal, Fenced, Misconfigured, WorkerError
 from worker.kafka.connection import (
     CONNECT_ATTEMPT_SECONDS,
     CONNECT_PAUSE_SECONDS,
@@ -93,18 +93,34 @@ class GroupSource:
 
     The gate closes and the epoch rises whenever partitions are taken, given, or ``reopen`` is called; it opens when the
     committed offsets have been read and sought. Records come only through an open gate. Owned by one event loop; one
-    task fetches. ``when_revoked`` is awaited before partitions are let go: it must not raise, and be done well within
-    the rebalance time-out.
+    task fetches.
+
+    Args:
+        kafka: the connection.
+        topic: what is read.
+        group: in whose name.
+        stable: whether to wait for transactions that are pending on the offsets.
+        when_revoked: awaited before partitions are let go; must not raise, and be done well within the rebalance
+            time-out.
+        recall: asked for the metadata of partitions that have none stored.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topic: str, group: str, *, stable: bool, when_revoked: Callable[[], Awaitable[None]]
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        group: str,
+        *,
+        stable: bool,
+        when_revoked: Callable[[], Awaitable[None]],
+        recall: Callable[[Collection[int]], Awaitable[Mapping[int, str]]],
     ) -> None:
         self._kafka = kafka
         self._topic = topic
         self._group = group
         self._stable = stable
         self._when_revoked = when_revoked
+        self._recall = recall
         self._epoch = 0
         self._ownership: Ownership | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -223,8 +239,8 @@ class GroupSource:
             try:
                 async with asyncio.timeout(CONNECT_ATTEMPT_SECONDS):
                     return await self._locate(places)
-            except KAFKA_ERRORS as error:
-                verdict = translate(error)
+            except (WorkerError, *KAFKA_ERRORS) as error:
+                verdict = error if isinstance(error, WorkerError) else translate(error)
                 if isinstance(verdict, Fatal):
                     raise verdict from error
                 log.warning("source.waiting", error=str(verdict), partitions=sorted(p.partition for p in places))
@@ -238,12 +254,14 @@ class GroupSource:
             stored = await coordinator.fetch_committed_offsets(list(places))
         first = await self._consumer.beginning_offsets(places)
         last = await self._consumer.end_offsets(places)  # read_committed: the last stable offset
-        return {
+        found = {
             place.partition: choose_start(
                 Place(*place), Committed(*stored[place]) if place in stored else None, first[place], last[place]
             )
             for place in places
         }
+        forgotten = await self._recall([partition for partition, at in found.items() if not at.metadata])
+        return found | {partition: Committed(found[partition].offset, text) for partition, text in forgotten.items()}
 
     def _raise_failure(self) -> None:
         if self._opening is not None and self._opening.done() and not self._opening.cancelled():

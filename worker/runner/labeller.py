@@ -27,6 +27,7 @@ from worker.metrics import (
     UNITS,
 )
 from worker.records import OutRecord
+from worker.runner.clocks import recall_clocks
 from worker.runner.compute import ComputeThread
 from worker.runner.tasks import measure_loop_lag, run_until_first
 from worker.runner.vitals import Vitals
@@ -93,6 +94,7 @@ class Labeller:
             settings.labeller_group,
             stable=settings.exactly_once,
             when_revoked=self._let_delivery_end,
+            recall=lambda partitions: recall_clocks(settings.kafka, self._topics, partitions),
         )
         self.sink: Sink = (
             TransactionalSink(settings.kafka, f"{settings.labeller_group}-{settings.instance}", "labeller")
