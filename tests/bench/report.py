@@ -1,0 +1,101 @@
+"""Measurements as tables for people and as JSON. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from .contest import Row
+from .machine import Machine
+from .rivals import Agreement
+from .transactions import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A contest's rows, and how far its contenders agree."""
+
+    title: str
+    docs: int
+    rows: Sequence[Row]
+    parity: Agreement
+    auto: Agreement
+
+    @property
+    def remark(self) -> str:
+        """What stands under the table."""
+        return (
+            f"Before timing, engine and pipelines in fp32 differed by {self.parity.largest_difference:.0e} at most. "
+            f"The engine's own precision moves a probability by {self.auto.largest_difference:.1e} at most, and "
+            f"{self.auto.labels_that_differ} of {self.docs} sentiment labels."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a run has found."""
+
+    machine: Machine
+    texts: str
+    outcomes: Sequence[Outcome]
+    costs: Sequence[Cost]
+
+    def to_json(self) -> Mapping[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def render_outcome(outcome: Outcome) -> Table:
+    """Rates, and what each document costs."""
+    table = Table(title=outcome.title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
+    table.add_column("")
+    for column in ("docs/s", "min - max", "ratio", "CPU ms/doc"):
+        table.add_column(column, justify="right")
+    for row in outcome.rows:
+        rate = row.docs_per_second
+        table.add_row(
+            row.name,
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} - {rate.high:,.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.cpu_ms_per_doc:.2f}",
+        )
+    return table
+
+
+def render_costs(costs: Sequence[Cost]) -> Table:
+    """A line for each size of unit, guarantees side by side."""
+    table = Table(
+        title="A unit's way to the broker", title_justify="left", box=None, padding=(0, 2), header_style="bold"
+    )
+    table.add_column("records a unit", justify="right")
+    guarantees = list(dict.fromkeys(cost.guarantee for cost in costs))
+    for guarantee in guarantees:
+        table.add_column(f"{guarantee.replace('_', ' ')}, ms", justify="right")
+        table.add_column("records/s", justify="right")
+        table.add_column("CPU µs/record", justify="right")
+    for size in dict.fromkeys(cost.unit_records for cost in costs):
+        line = {cost.guarantee: cost for cost in costs if cost.unit_records == size}
+        table.add_row(f"{size:,}", *(cell for guarantee in guarantees for cell in _cells(line[guarantee])))
+    return table
+
+
+def _cells(cost: Cost) -> tuple[str, str, str]:
+    ms = cost.unit_ms
+    return (
+        f"{ms.median:.1f} ({ms.low:.1f} - {ms.high:.1f})",
+        f"{cost.records_per_second:,.0f}",
+        f"{cost.cpu_us_per_record:.0f}",
+    )
+
+
+def compare_costs(worker: Row, engine: Row) -> str:
+    """What the worker adds to the engine, in a sentence."""
+    more = worker.cpu_ms_per_doc / engine.cpu_ms_per_doc - 1
+    speed = worker.docs_per_second.median / engine.docs_per_second.median
+    return (
+        f"The worker took {worker.cpu_ms_per_doc:.2f} CPU ms a document, the engine alone {engine.cpu_ms_per_doc:.2f}: "
+        f"{more:+.0%} for reading, events, and transactions. It gave {speed:.0%} of the engine's rate, on the cores "
+        "that it shares with the broker and this reader."
+    )
