@@ -259,9 +259,10 @@ class AlertEvent(Event):
 
     Clocks: ``first_clock`` is that of the run's first negative story, ``starts_at`` when the test crossed its
     threshold, ``detected_at`` that of the record or timer behind this revision, ``ends_at`` of its end;
-    ``emitted_at`` alone is wall time. Counts are of stories (copies folded) since ``first_clock``: ``expected``
-    negative ones by the baseline, ``ratio`` = n_negative / expected. The test is the Gamma-Poisson run-CUSUM:
-    ``W`` of the rate multiple ``R`` against its threshold ``h``, for a ``budget`` of false alerts a day.
+    ``emitted_at`` alone is wall time. Counts are of stories (copies folded) since ``first_clock``; ``n_sources`` stops
+    at 16. ``expected`` is how many negative ones the baseline gives in that time, or in an hour if it is shorter;
+    ``ratio`` = n_negative / expected. The test is the Gamma-Poisson run-CUSUM: ``W`` of the rate multiple ``R`` against
+    its threshold ``h``, for a ``budget`` of false alerts a day.
     """
 
     alert_id: str

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from worker.surge.statistics import (
     RATES,
     RUN_LENGTH_FACTORS,
+    SHARE_ODDS,
     exposure_at,
     run_statistic,
     share_statistic,
@@ -91,6 +92,6 @@ def test_a_surge_is_found_after_the_number_of_clusters_of_the_table(a, surge, ex
 
 @given(st.integers(0, 30), st.integers(0, 30), st.floats(0.01, 0.95))
 def test_the_share_statistic_is_the_sum_of_bernoulli_log_likelihood_ratios(negative, other, p0):
-    p1 = 3 * p0 / (1 - p0 + 3 * p0)
+    p1 = SHARE_ODDS * p0 / (1 - p0 + SHARE_ODDS * p0)
     direct = negative * log(p1 / p0) + other * log((1 - p1) / (1 - p0))
     assert share_statistic(negative, negative + other, p0) == pytest.approx(direct, abs=1e-9)

@@ -11,12 +11,14 @@ RATES: tuple[float, ...] = (4.0, 32.0)
 RUN_LENGTH_FACTORS: dict[float, float] = {4.0: 0.977, 32.0: 0.117}
 """C_R: without a surge a chart with threshold h alarms once in C_R e^h negative clusters, whatever the key's rate."""
 
-SHARE_ODDS = 3.0
-"""The share alternative: three times the odds of being negative (categorical CUSUM, Hoehle 2010)."""
+SHARE_ODDS = 10.0
+"""The share alternative: ten times the odds of being negative (Bernoulli likelihood ratio, categorical CUSUM of Hoehle
+2010). Three times the odds tells a real surge no sooner, and takes chance for one twice as often."""
 
-SHARE_EVIDENCE = log(5)
-"""Evidence the gate asks for. A volume surge with an unchanged share passes in less than one of five cases (Ville's
-inequality; 2-12 % in simulations). More would turn away bursts of four clusters, all negative, at a usual share."""
+SHARE_EVIDENCE = log(20)
+"""Evidence the gate asks for: a burst of four clusters, all negative, passes it at a usual share of 0.29 or less. When
+volume alone surges one run in twenty passes it (Ville's inequality), more among runs that were found by their
+negatives."""
 
 
 def threshold(rate: float, negatives_a_day: float, budget_a_day: float) -> float:
