@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,13 +34,13 @@ TRIES = 500
 class Crash:
     """A worker's SIGKILL, as seen from outside.
 
-    ``unstable`` are the ends of the partitions that its open transaction had written to, ``transactions`` its id,
-    ``before`` what was committed then. ``recovery_seconds`` pass until its successor commits, ``blocked_seconds``
-    until read_committed readers get past the dead transaction.
+    ``transaction_open`` says whether the broker lists its transaction as not ended, ``unstable`` are the ends of the
+    partitions that it had written to, ``before`` is what was committed then. ``recovery_seconds`` pass until its
+    successor commits, ``blocked_seconds`` until read_committed readers get past the dead transaction.
     """
 
+    transaction_open: bool
     unstable: Mapping[int, Ends]
-    transactions: list[str]
     before: Any
     recovery_seconds: float
     blocked_seconds: float
@@ -100,47 +101,59 @@ class Trial:
     # Crashes
 
     async def crash_labeller(self, name: str, successor: str, at: int) -> None:
-        """SIGKILL a labeller in a transaction once ``at`` records are committed, and start another in its place."""
+        """SIGKILL a labeller in a delivery once ``at`` records are committed, and start another in its place."""
         await self.await_committed(at)
         topic = self.settings.topic_names.labelled
-        unstable = await self._crash_in_transaction(name, topic)
+        unstable = await self._crash_in_delivery(name, topic)
         killed = time.monotonic()
-        listed, before = await self.observer.open_transactions(), await self.committed_sum()
+        is_open = await self._is_open(f"{self.settings.labeller_group}-{name}")
+        before = await self.committed_sum()
         self.fleet.start("labeller", successor)
         recovery = self._measure(killed, self.await_committed(before + 1))
         blocked = self._measure(killed, self._await_stable(topic, unstable))
-        self.crashes[name] = Crash(unstable, listed, before, *await asyncio.gather(recovery, blocked))
+        self.crashes[name] = Crash(is_open, unstable, before, *await asyncio.gather(recovery, blocked))
 
     async def crash_detector(self, name: str, successor: str, after: datetime) -> None:
         """SIGKILL a detector in a transaction once its frontier is past ``after``, and start another in its place."""
         await self.await_frontier(after)
         topic = self.settings.topic_names.surge_state
-        unstable = await self._crash_in_transaction(name, topic)
+        unstable = await self._crash_in_delivery(name, topic)
         killed = time.monotonic()
-        listed, before = await self.observer.open_transactions(), await self.observer.frontier()
+        is_open = await self._is_open(f"{self.settings.detector_group}-shard-0")
+        before = await self.observer.frontier()
         assert before is not None
         self.fleet.start("detector", successor)
         recovery = self._measure(killed, self.await_frontier(before))
         blocked = self._measure(killed, self._await_stable(topic, unstable))
-        self.crashes[name] = Crash(unstable, listed, before, *await asyncio.gather(recovery, blocked))
+        self.crashes[name] = Crash(is_open, unstable, before, *await asyncio.gather(recovery, blocked))
 
-    async def _crash_in_transaction(self, name: str, topic: str) -> Mapping[int, Ends]:
-        """SIGKILL it while its transaction on ``topic`` is open: freeze it, look, let it go on if there is none.
+    async def _is_open(self, transactional_id: str) -> bool:
+        return transactional_id in await self.observer.open_transactions()
 
-        Without transactions the first look is the last.
-        """
+    async def _crash_in_delivery(self, name: str, topic: str) -> Mapping[int, Ends]:
+        """SIGKILL it while it has written to ``topic`` and not yet committed: freeze it, look, let it go on if not."""
         random = Random(name)
         for _ in range(TRIES):
             self.fleet.freeze(name)
             await asyncio.sleep(FREEZE_SECONDS)
-            if not self.settings.exactly_once or await self.observer.unstable(topic):
+            if await (self.observer.unstable(topic) if self.settings.exactly_once else self._uncommitted(topic)):
                 break
             self.fleet.thaw(name)
             await asyncio.sleep(random.uniform(0.0, MAX_SLICE_SECONDS))
         else:
-            raise AssertionError(f"{name} was not met in a transaction on {topic} in {TRIES} looks")
+            raise AssertionError(f"{name} was not met with uncommitted records in {topic} in {TRIES} looks")
         self.fleet.kill(name)
         return await self.observer.unstable(topic)
+
+    async def _uncommitted(self, labelled: str) -> list[int]:
+        """Without transactions, the partitions that hold more events than those of the committed raw records."""
+        committed, ends = await self.observer.committed(), await self.observer.ends(labelled)
+        covered = Counter(
+            placed.partition
+            for placed in self.expected.labelled
+            if placed.event.input.offset < committed.get(placed.partition, 0)
+        )
+        return [partition for partition, end in ends.items() if end.high_watermark > covered[partition]]
 
     async def _await_stable(self, topic: str, unstable: Mapping[int, Ends]) -> None:
         async def ask() -> bool | None:
