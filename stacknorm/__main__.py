@@ -1,4 +1,4 @@
-"""`python -m stacknorm`: the same as the command `stacknorm`."""
+"""`python -m stacknorm` is `stacknorm`."""
 
 from stacknorm.cli import app
 
