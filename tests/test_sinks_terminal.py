@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 import schemas
-from schemas.events import AlertEvent, AlertStatus, LabelledEvent
+from schemas.events import AlertEvent, AlertStatus, KeyType, LabelledEvent
 from worker.sinks.terminal import describe_key, render_alert, render_label
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
@@ -51,5 +51,5 @@ def test_later_revisions_and_the_end_take_one_line_each():
 
 
 def test_the_market_is_called_by_its_name():
-    market = FIRING.model_copy(update={"key_type": "global", "key": "global"})
-    assert describe_key(AlertEvent.model_validate_json(market.to_json())) == "the whole market"
+    market = FIRING.model_copy(update={"key_type": KeyType.market, "key": "global"})
+    assert describe_key(market) == "the whole market"
