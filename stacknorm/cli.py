@@ -54,9 +54,9 @@ def predict(
     Example:  stacknorm predict headlines.csv > labels.jsonl
     """
     with _plain_errors():
-        from stacknorm.dataset import read_lines, read_texts  # noqa: PLC0415
-        from stacknorm.engine import Engine  # noqa: PLC0415
-        from stacknorm.report import prediction_record  # noqa: PLC0415
+        from stacknorm.dataset import read_lines, read_texts
+        from stacknorm.engine import Engine
+        from stacknorm.report import prediction_record
 
         from_stdin = str(file) == "-"
         texts = read_lines(sys.stdin.buffer.read(), "standard input") if from_stdin else read_texts(file)
@@ -88,8 +88,8 @@ def evaluate(
     Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral
     """
     with _plain_errors():
-        from stacknorm.evaluate import evaluate_bundle  # noqa: PLC0415
-        from stacknorm.report import evaluation_record, print_evaluation  # noqa: PLC0415
+        from stacknorm.evaluate import evaluate_bundle
+        from stacknorm.report import evaluation_record, print_evaluation
 
         order = tuple(part.strip() for part in labels.split(",")) if labels else ()
         evaluation = evaluate_bundle(bundle, data, task, order)
@@ -113,7 +113,7 @@ def train(
     """
     with _plain_errors():
         try:
-            from stacknorm.train import train_bundle  # noqa: PLC0415
+            from stacknorm.train import train_bundle
         except ModuleNotFoundError as exc:
             raise DataError(f"training needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 

@@ -76,7 +76,7 @@ def run(
 
     Scale out by starting more of them; Kafka shares out the partitions. Logs go to standard error.
     """
-    from worker.service import serve  # noqa: PLC0415 -- torch takes seconds to import
+    from worker.service import serve
 
     asyncio.run(serve(_settings(context), labeller=only is not Role.detector, detector=only is not Role.labeller))
 
@@ -87,7 +87,7 @@ def check(
     bundle: Annotated[bool, typer.Option(help="Load the bundle too, which takes a few seconds.")] = True,
 ) -> None:
     """Look at settings, broker, topics and bundle before a start; exit status 2 if anything is wrong."""
-    from worker.check import check_bundle, check_topics  # noqa: PLC0415 -- keeps --help fast
+    from worker.check import check_bundle, check_topics
 
     settings = _settings(context)
 
@@ -109,7 +109,7 @@ def check(
 @app.command()
 def status(context: typer.Context) -> None:
     """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands."""
-    from worker.status import read_status, render_status  # noqa: PLC0415 -- keeps --help fast
+    from worker.status import read_status, render_status
 
     out.print(render_status(asyncio.run(read_status(_settings(context), datetime.now(UTC)))))
 
@@ -123,9 +123,9 @@ def tail(
     alerts_only: Annotated[bool, typer.Option("--alerts", help="Alerts alone.")] = False,
 ) -> None:
     """Follow labels and alerts as they are committed."""
-    from schemas.events import AlertEvent, LabelledEvent  # noqa: PLC0415 -- keeps --help fast
-    from worker.sinks.tail import decode_output, follow, output_places, read_active  # noqa: PLC0415
-    from worker.sinks.terminal import render_alert, render_label  # noqa: PLC0415
+    from schemas.events import AlertEvent, LabelledEvent
+    from worker.sinks.tail import decode_output, follow, output_places, read_active
+    from worker.sinks.terminal import render_alert, render_label
 
     settings = _settings(context)
 
@@ -166,7 +166,7 @@ def feed_jsonl(
     With idle_clock = "data" records carry published_at as their time, and heartbeats to every partition move the
     clocks along; with "wall" they carry the time of sending. The whole file is read before anything is sent.
     """
-    from worker.feeds.jsonl import open_feed, read_archive, replay, stamp  # noqa: PLC0415 -- keeps --help fast
+    from worker.feeds.jsonl import open_feed, read_archive, replay, stamp
 
     settings = _settings(context)
     lines = read_archive(file, in_order=settings.idle_clock == "data")
@@ -190,7 +190,7 @@ def feed_jsonl(
 @topics_app.command("create")
 def create(context: typer.Context) -> None:
     """Make the topics that do not exist yet; existing ones are left as they are."""
-    from worker.kafka.admin import create_topics  # noqa: PLC0415 -- keeps --help fast
+    from worker.kafka.admin import create_topics
 
     settings = _settings(context)
     created = asyncio.run(create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor))
@@ -201,8 +201,8 @@ def create(context: typer.Context) -> None:
 @topics_app.command("describe")
 def describe(context: typer.Context) -> None:
     """Show the topics as they are, and what differs from how they must be."""
-    from worker.kafka.admin import describe_topics  # noqa: PLC0415 -- keeps --help fast
-    from worker.topics import find_differences  # noqa: PLC0415
+    from worker.kafka.admin import describe_topics
+    from worker.topics import find_differences
 
     settings = _settings(context)
     found = asyncio.run(describe_topics(settings.kafka, [spec.name for spec in settings.topic_specs]))
@@ -252,7 +252,7 @@ def broker(
     folder: Annotated[Path | None, typer.Option(help="Keeps the data; without it they go with the broker.")] = None,
 ) -> None:
     """A local Apache Kafka for trials: no container, no Java, nothing to install. Runs until Ctrl-C."""
-    from worker.broker import LocalBroker, default_cache, fetch_jars  # noqa: PLC0415 -- keeps --help fast
+    from worker.broker import LocalBroker, default_cache, fetch_jars
 
     def report(line: str) -> None:
         err.print(f"==> {line}", highlight=False)
@@ -279,7 +279,7 @@ def demo(
 
     Nothing is scripted: the labels are the default stack's, the alerts the detector's on its default rules.
     """
-    from worker.demo.play import Screen, play  # noqa: PLC0415 -- keeps --help fast
+    from worker.demo.play import Screen, play
 
     asyncio.run(play(Screen(out, err), trouble=trouble, speed=days_per_minute * 1440, keep=keep))
 
