@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from schemas.events import AlertEvent, DeadLetter, LabelledEvent, NewsItem, Progress
 from stacknorm.prediction import Prediction
+from worker.broker import HOST, free_port
 from worker.codec import HEARTBEAT_HEADER, decode_clock, encode_clock, to_ms
 from worker.detector import detect
 from worker.deterministic import DeterministicEngine
@@ -197,6 +198,20 @@ async def test_loops_end_with_the_first_and_its_failure_is_raised() -> None:
     with pytest.raises(Fatal, match="broken"):
         await run_until_first(forever(), failing())
     assert ended == ["forever"]
+
+
+@pytest.mark.parametrize("role", ["labeller", "detector"])
+async def test_a_worker_that_waits_for_its_broker_says_so_and_can_be_stopped(role: str) -> None:
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers=f"{HOST}:{free_port()}"))
+    roles: dict[str, Callable[[asyncio.Event, Vitals], Any]] = {
+        "labeller": labelling(settings),
+        "detector": lambda stop, vitals: run_detector(settings, settings.rules, stop, vitals),
+    }
+    async with running(roles[role]) as [part]:
+        await asyncio.sleep(1.2)
+        assert part.vitals.ready() == "test waits for the broker"
+        async with asyncio.timeout(3):
+            await part.end()
 
 
 # The labeller

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from worker.kafka.connection import Place, close_client, connect, make_consumer, to_record
@@ -21,16 +22,22 @@ class LogReader:
     def __init__(self, kafka: KafkaSettings, role: str) -> None:
         self._kafka = kafka
         self._role = role
+        self._client: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
         """Connect; waits for the broker as long as it takes."""
-        self._consumer = await connect(
+        self._client = await connect(
             lambda: make_consumer(self._kafka, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS), self._role
         )
 
     async def stop(self) -> bool:
-        """Disconnect; False when that hung."""
-        return await close_client(self._consumer)
+        """Disconnect, if it was connected; False when that hung."""
+        return self._client is None or await close_client(self._client)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        assert self._client is not None, "start it first"
+        return self._client
 
     async def first_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
         """Where each log begins now.

@@ -121,6 +121,7 @@ class GroupSource:
         self._stable = stable
         self._when_revoked = when_revoked
         self._recall = recall
+        self._client: AIOKafkaConsumer | None = None
         self._epoch = 0
         self._ownership: Ownership | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -128,13 +129,13 @@ class GroupSource:
 
     async def start(self) -> None:
         """Join the group; waits for the broker as long as it takes."""
-        self._consumer = await connect(self._make, f"source {self._topic}")
+        self._client = await connect(self._make, f"source {self._topic}")
         self._consumer.subscribe([self._topic], listener=_Listener(self._on_revoked, self._on_assigned))
 
     async def stop(self) -> bool:
-        """Leave the group; False when that hung."""
+        """Leave the group, if it was joined; False when that hung."""
         self._close_gate()
-        return await close_client(self._consumer)
+        return self._client is None or await close_client(self._client)
 
     @property
     def ownership(self) -> Ownership | None:
@@ -202,6 +203,11 @@ class GroupSource:
             raise Fenced(str(error)) from error
         except KAFKA_ERRORS as error:
             raise translate(error) from error
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        assert self._client is not None, "start it first"
+        return self._client
 
     def _make(self) -> AIOKafkaConsumer:
         return make_member(self._kafka, self._group, auto_offset_reset="none")
@@ -275,8 +281,7 @@ class GroupSource:
         if isinstance(verdict, Fatal):
             raise verdict from error
         log.warning("source.rejoining", error=str(verdict))
-        self._close_gate()
-        await close_client(self._consumer)
+        await self.stop()
         await self.start()
 
 
@@ -290,17 +295,18 @@ class GroupLease:
         self._kafka = kafka
         self._topic = topic
         self._group = group
+        self._client: AIOKafkaConsumer | None = None
         self.owned: frozenset[int] = frozenset()
 
     async def start(self) -> None:
         """Join the group; waits for the broker as long as it takes."""
-        self._consumer = await connect(self._make, f"lease {self._topic}")
+        self._client = await connect(self._make, f"lease {self._topic}")
         self._consumer.subscribe([self._topic], listener=_Listener(self._on_revoked, self._on_assigned))
 
     async def stop(self) -> bool:
-        """Leave the group; False when that hung."""
+        """Leave the group, if it was joined; False when that hung."""
         self.owned = frozenset()
-        return await close_client(self._consumer)
+        return self._client is None or await close_client(self._client)
 
     async def keep(self, timeout_seconds: float) -> None:
         """Go on living as a member; to be called again and again, by one task."""
@@ -313,6 +319,11 @@ class GroupLease:
             log.warning("lease.rejoining", error=str(verdict))
             await self.stop()
             await self.start()
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        assert self._client is not None, "start it first"
+        return self._client
 
     def _make(self) -> AIOKafkaConsumer:
         return make_member(self._kafka, self._group, auto_offset_reset="latest")

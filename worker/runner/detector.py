@@ -24,7 +24,7 @@ from worker.metrics import (
 )
 from worker.records import OutRecord, Record
 from worker.runner.compute import ComputeThread
-from worker.runner.tasks import measure_loop_lag, run_until_first
+from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
 from worker.surge.rules import Rules
@@ -49,7 +49,6 @@ async def run_detector(settings: Settings, rules: Rules, stop: asyncio.Event, vi
     """
     lease = GroupLease(settings.kafka, settings.topic_names.surge_state, settings.detector_group)
     vitals.waiting_for = "the broker"
-    await lease.start()
     thread = ComputeThread("detector")
 
     def is_ours() -> bool:
@@ -58,14 +57,18 @@ async def run_detector(settings: Settings, rules: Rules, stop: asyncio.Event, vi
     def make_shard() -> ShardRun:
         return ShardRun(settings, rules, thread, is_ours)
 
-    vitals.waiting_for = None  # standing by is being ready
+    closed = False
     try:
-        await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), measure_loop_lag())
+        await run_until_first(lease.start(), wait_for_stop(stop))
+        vitals.waiting_for = None  # standing by is being ready
+        if not stop.is_set():
+            await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), measure_loop_lag())
     finally:
-        thread.stop()
         vitals.waiting_for = "a restart"
-        if not await lease.stop():
-            raise Fatal("the connection to the broker did not close in time")
+        thread.stop()
+        closed = await lease.stop()
+    if not closed:
+        raise Fatal("the connection to the broker did not close in time")
 
 
 async def _keep(lease: GroupLease) -> None:
@@ -110,9 +113,9 @@ class ShardRun:
             Retriable: the broker is away.
             Fatal: the state cannot be continued from.
         """
-        await self._sink.start()  # first of all: it fences the former owner and finishes its transaction
-        await self._reader.start()
         try:
+            await self._sink.start()  # first of all: it fences the former owner and finishes its transaction
+            await self._reader.start()
             detector = await self._restore()
             while self._is_ours():
                 batch = await self._advance(detector, await self._read(detector))

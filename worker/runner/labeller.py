@@ -29,7 +29,7 @@ from worker.metrics import (
 from worker.records import OutRecord
 from worker.runner.clocks import recall_clocks
 from worker.runner.compute import ComputeThread
-from worker.runner.tasks import measure_loop_lag, run_until_first
+from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
 from worker.tenure import Reached, Shipment, Tenure, encode_runs
@@ -109,12 +109,21 @@ class Labeller:
     async def run(self) -> None:
         """See `run_labeller`."""
         self._vitals.waiting_for = "the broker"
+        closed = False
+        try:
+            await run_until_first(self._start(), wait_for_stop(self._stop))
+            if not self._stop.is_set():
+                await run_until_first(
+                    self._fetch(), self._work(), self._watch(), self._drain_in_time(), measure_loop_lag()
+                )
+        finally:
+            closed = await self._close()
+        if not closed:
+            raise Fatal("the connections to the broker did not close in time")
+
+    async def _start(self) -> None:
         await self.sink.start()
         await self.source.start()
-        try:
-            await run_until_first(self._fetch(), self._work(), self._watch(), self._drain_in_time(), measure_loop_lag())
-        finally:
-            await self._close()
 
     # Fetching
 
@@ -296,15 +305,16 @@ class Labeller:
         await asyncio.sleep(self._settings.shutdown_grace_seconds * DRAIN_SHARE)
         log.warning("labeller.drain_cut_short", busy_seconds=round(self._thread.busy_seconds, 1))
 
-    async def _close(self) -> None:
+    async def _close(self) -> bool:
+        """Let the delivery on its way end, then disconnect; False when that hung."""
         self._vitals.waiting_for = "a restart"
         self._thread.stop()
         if self._delivering is not None:
             left_seconds = self._settings.shutdown_grace_seconds * (1 - DRAIN_SHARE) - CLOSE_SECONDS
-            await asyncio.wait([self._delivering], timeout=max(1.0, left_seconds))
-        closed = await asyncio.gather(self.sink.stop(), self.source.stop())
-        if not all(closed):
-            raise Fatal("the connections to the broker did not close in time")
+            done, _ = await asyncio.wait([self._delivering], timeout=max(1.0, left_seconds))
+            for delivery in done:
+                delivery.exception()  # raised already, or no longer of use
+        return all(await asyncio.gather(self.sink.stop(), self.source.stop()))
 
 
 def _describe(attempt: _Attempt) -> dict[str, object]:

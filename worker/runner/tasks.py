@@ -29,3 +29,8 @@ async def measure_loop_lag() -> None:
         asked = time.monotonic()
         await asyncio.sleep(TICK_SECONDS)
         LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - asked - TICK_SECONDS))
+
+
+async def wait_for_stop(stop: asyncio.Event) -> None:
+    """A loop that ends when told to stop."""
+    await stop.wait()
