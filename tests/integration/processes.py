@@ -8,14 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from worker.child import Child
 
 POLL_SECONDS = 0.02
 STOP_SECONDS = 20.0
-
-Found = TypeVar("Found")
 
 
 class Fleet:
@@ -74,19 +72,18 @@ class Fleet:
         """The last that a worker said, dead or alive."""
         return "\n".join(self._logs[name].read_text(errors="replace").splitlines()[-lines:])
 
-    async def await_that(self, what: str, ask: Callable[[], Awaitable[Found | None]], seconds: float = 60.0) -> Found:
-        """The first answer of ``ask`` that is not None.
+    async def await_that(self, what: str, ask: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+        """Wait until ``ask`` says so.
 
         Raises:
-            AssertionError: none came in time, or a worker ended by itself.
+            AssertionError: it did not in time, or a worker ended by itself.
         """
         deadline = time.monotonic() + seconds
-        while (found := await ask()) is None:
+        while not await ask():
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
             for name, child in self._running.items():
                 assert child.exit_status is None, f"{name} ended with status {child.exit_status} while awaiting: {what}"
             await asyncio.sleep(POLL_SECONDS)
-        return found
 
 
 def environment_of(settings: Mapping[str, object]) -> dict[str, str]:

@@ -78,17 +78,17 @@ class Trial:
     async def await_committed(self, least: int) -> None:
         """Wait until labellers have committed so many raw records."""
 
-        async def ask() -> bool | None:
-            return True if await self.committed_sum() >= least else None
+        async def ask() -> bool:
+            return await self.committed_sum() >= least
 
         await self.fleet.await_that(f"{least} raw records committed", ask)
 
     async def await_frontier(self, after: datetime) -> None:
         """Wait until the detector has committed a frontier later than this merge clock."""
 
-        async def ask() -> bool | None:
+        async def ask() -> bool:
             clock = await self.observer.frontier()
-            return True if clock is not None and clock > after else None
+            return clock is not None and clock > after
 
         await self.fleet.await_that(f"a frontier after {after}", ask)
 
@@ -156,13 +156,9 @@ class Trial:
         return [partition for partition, end in ends.items() if end.high_watermark > covered[partition]]
 
     async def _await_stable(self, topic: str, unstable: Mapping[int, Ends]) -> None:
-        async def ask() -> bool | None:
+        async def ask() -> bool:
             now = await self.observer.ends(topic)
-            return (
-                True
-                if all(now[each].last_stable_offset >= unstable[each].high_watermark for each in unstable)
-                else None
-            )
+            return all(now[each].last_stable_offset >= unstable[each].high_watermark for each in unstable)
 
         await self.fleet.await_that(f"{topic} readable past {dict(unstable)}", ask)
 
