@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from stacknorm.adapter import ADAPTER_FILES
 from stacknorm.bundle import (
@@ -99,7 +99,7 @@ def write_bundle(run: Run, members: Mapping[str, Path], fitted: Mapping[str, Fit
         for file in _MEMBER_FILES:
             shutil.copyfile(folder / file, run.out / name / file)
     (run.out / RECIPE_FILE).write_bytes(run.config.read_bytes())
-    save_file({"fingerprints": np.unique(run.corpus.prints)}, run.out / FINGERPRINTS_FILE)
+    (run.out / FINGERPRINTS_FILE).write_bytes(save({"fingerprints": np.unique(run.corpus.prints)}))
     bundle = save_manifest(run.out, _manifest(run, fitted, cost))
     (run.out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
     return bundle

@@ -59,7 +59,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def _print_part(title: str, part: Part, console: Console) -> None:
-    table = Table("", *_TITLES.values(), title=f"{title}: {part.rows:,}", title_justify="left", title_style="bold")
+    table = Table("", *_TITLES.values(), title=f"{title}: {part.rows:,}", title_justify="left", show_lines=True)
     for name, metrics in part.scores.items():
         table.add_row(name, *(_cell(metrics, metric) for metric in _TITLES))
     console.print(table)
@@ -73,4 +73,4 @@ def _print_part(title: str, part: Part, console: Console) -> None:
 
 def _cell(metrics: Mapping[str, Interval], metric: str) -> str:
     found = metrics[metric]
-    return f"{found.value:.3f} ({found.low:.3f}-{found.high:.3f})"
+    return f"{found.value:.3f}\n{found.low:.3f}-{found.high:.3f}"
