@@ -9,6 +9,10 @@ import pytest
 from worker.broker import LocalBroker
 
 
+SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+"""The broker looks for timed-out transactions every second instead of every ten, so that recovery is soon seen."""
+
+
 @pytest.fixture(scope="session")
 def bootstrap() -> Iterator[str]:
     """``bootstrap.servers`` of a real Apache Kafka: the one in STACKNORM_TEST_BOOTSTRAP, or one node started here."""
@@ -16,7 +20,7 @@ def bootstrap() -> Iterator[str]:
     if given:
         yield given
         return
-    with LocalBroker(report=print) as broker:
+    with LocalBroker(properties=SCAN_EVERY_SECOND, report=print) as broker:
         yield broker.bootstrap
 
 

@@ -113,6 +113,12 @@ def test_all_negative_is_a_negative_surge_and_the_usual_mix_a_volume_surge():
     assert {alert.kind.value for alert in volume} == {"negative_volume"}
 
 
+def test_volume_alone_needs_twice_the_stories():
+    mixed = [(LEARNED + i * 120.0, {"negative": i % 4 == 0, "source": f"s{i % 3}"}) for i in range(160)]
+    assert alerts_of(background(8) + mixed)[0].n_negative == 8
+    assert alerts_of(background(8) + burst(LEARNED, 20))[0].n_negative < 8
+
+
 def test_evidence_is_the_first_story_and_the_latest_nine_with_their_coordinates():
     alerts = alerts_of(background(8) + burst(LEARNED, 20))
     last = alerts[-1]
@@ -141,7 +147,14 @@ def test_a_copy_after_a_day_is_a_new_story():
 
 def _stories_of(events: list[LabelledEvent]) -> int:
     alerts = detect(
-        Rules(negatives_a_day=1, budget_a_day=1, min_clusters=1, resolve_below=-1e-9, learning_days=0),
+        Rules(
+            negatives_a_day=1,
+            budget_a_day=1,
+            min_clusters=1,
+            min_volume_clusters=1,
+            resolve_below=-1e-9,
+            learning_days=0,
+        ),
         events,
         emitted_at=WALL,
     )

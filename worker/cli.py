@@ -76,6 +76,7 @@ def run(
 
     Scale out by starting more of them; Kafka shares out the partitions. Logs go to standard error.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop drains: importing torch takes seconds
     from worker.service import serve
 
     asyncio.run(serve(_settings(context), labeller=only is not Role.detector, detector=only is not Role.labeller))

@@ -111,15 +111,17 @@ def _of_open_runs(state: KeyState) -> list[tuple[int, str]]:
 def crossed(state: KeyState, key_type: KeyType, readings: list[Reading], rules: Rules, now: Moment) -> Run | None:
     """The run at or above its threshold with enough evidence; the furthest one if there are several.
 
-    Two independent sources are asked for where the key has three active ones. A ``source`` key is held to the number
-    of clusters alone: it has one source by definition.
+    A run that shows no rise of the share needs more clusters: it is a claim on volume alone, and until then the share
+    may yet tell. Two independent sources are asked for where the key has three active ones. A ``source`` key is held to
+    the number of clusters alone: it has one source by definition.
     """
     oldest_hour = (now.exposure_ms - rules.active_days * DAY_MS) / HOUR_MS
     active = sum(hour >= oldest_hour for hour, _ in state.sources.values())
     needed = rules.min_sources if key_type is not KeyType.source and active >= rules.active_sources else 1
     for reading in readings:
         run = reading.run
-        enough = run.negatives >= rules.min_clusters and state.sources_since(run.first_seq) >= needed
+        least = rules.min_clusters if run.share_is_up() else rules.min_volume_clusters
+        enough = run.negatives >= least and state.sources_since(run.first_seq) >= needed
         if reading.ratio >= 1 and enough:
             return run
     return None

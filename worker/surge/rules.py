@@ -63,7 +63,8 @@ class Rules:
         half_life_days: Exposure after which data weigh half in a baseline.
         guard_hours: The latest hours that are not yet baseline.
         learning_days: Exposure under a stack before anything may fire.
-        min_clusters: Distinct negative clusters an alert needs.
+        min_clusters: Distinct negative clusters an alert needs where their share is up.
+        min_volume_clusters: The same where only their volume is.
         min_sources: Independent sources an alert needs, where the key has ``active_sources`` of them.
         active_sources: See ``min_sources``.
         active_days: How long a source counts as active after its last cluster.
@@ -85,6 +86,7 @@ class Rules:
     guard_hours: int = 6
     learning_days: float = 3.0
     min_clusters: int = 4
+    min_volume_clusters: int = 8
     min_sources: int = 2
     active_sources: int = 3
     active_days: float = 14.0

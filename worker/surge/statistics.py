@@ -15,10 +15,9 @@ SHARE_ODDS = 10.0
 """The share alternative: ten times the odds of being negative (Bernoulli likelihood ratio, categorical CUSUM of Hoehle
 2010). Three times the odds tells a real surge no sooner, and takes chance for one twice as often."""
 
-SHARE_EVIDENCE = log(20)
-"""Evidence the gate asks for: a burst of four clusters, all negative, passes it at a usual share of 0.29 or less. When
-volume alone surges one run in twenty passes it (Ville's inequality), more among runs that were found by their
-negatives."""
+SHARE_EVIDENCE = log(30)
+"""Evidence the gate asks for: four or five clusters, all negative, give it at a usual share of a quarter. When volume
+alone surges one run in thirty passes it (Ville's inequality), more among runs that were found by their negatives."""
 
 
 def threshold(rate: float, negatives_a_day: float, budget_a_day: float) -> float:
