@@ -8,7 +8,6 @@ import pytest
 
 from worker.broker import LocalBroker
 
-
 SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
 """The broker looks for timed-out transactions every second instead of every ten, so that recovery is soon seen."""
 
