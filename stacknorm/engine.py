@@ -144,7 +144,9 @@ class Engine:
         found: dict[str, dict[str, Probabilities]] = {}
         budget = max(_BATCH_TOKENS[self.device], self._max_tokens)
         for rows, width in cut_batches([len(row) for row in tokens], budget):
-            batch = pad(rows, tokens, reader.pad_id, width, round_rows(len(rows), width, budget))
+            # Only bf16 kernels are compiled for each shape; elsewhere empty rows would be work for nothing.
+            height = round_rows(len(rows), width, budget) if self.precision == "bf16" else 0
+            batch = pad(rows, tokens, reader.pad_id, width, height)
             for member, tasks in reader(_move(batch, self.device)).items():
                 for task, values in tasks.items():
                     shares = _shares(values[: len(rows)], member, task)

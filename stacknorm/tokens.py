@@ -11,7 +11,7 @@ from torch import Tensor
 from stacknorm.errors import BundleError
 from stacknorm.source import TOKENIZER_FILE
 
-_SMALLEST_SHARE = 8
+_SMALLEST_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def cut_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[tuple[tup
 
 
 def round_rows(rows: int, width: int, batch_tokens: int) -> int:
-    """Rows to fill a small batch up to: its tokens are then about a half, a quarter or an eighth of `batch_tokens`."""
+    """Rows to fill a small batch up to: its tokens are then about a half to a sixteenth of `batch_tokens`."""
     size = batch_tokens
     while size // 2 >= max(rows * width, batch_tokens // _SMALLEST_SHARE):
         size //= 2

@@ -32,7 +32,7 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 
-PIPE_WIDTH = 110  # where there is no terminal to ask
+PIPE_WIDTH = 120  # where there is no terminal to ask
 
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
@@ -126,17 +126,17 @@ def tail(
     """Follow labels and alerts as they are committed."""
     from schemas.events import AlertEvent, LabelledEvent
     from worker.sinks.tail import decode_output, follow, output_places, read_active
-    from worker.sinks.terminal import render_alert, render_label
+    from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
 
     settings = _settings(context)
 
     def show(event: LabelledEvent | AlertEvent) -> None:
         if as_json:
             print(event.to_json().decode(), flush=True)  # noqa: T201 -- the output of this command
-        elif isinstance(event, AlertEvent):
-            out.print(render_alert(event))
-        else:
+        elif not isinstance(event, AlertEvent):
             out.print(render_label(event), no_wrap=True, overflow="ellipsis")
+        elif active or is_worth_a_line(event):
+            out.print(render_alert(event, whole=active))
 
     async def follow_all() -> None:
         stop = _stop_on_signals()

@@ -15,6 +15,7 @@ from rich.console import Console
 from stacknorm.bundle import Bundle, load_bundle
 from stacknorm.source import resolve_base
 from worker.broker import LocalBroker
+from worker.log import configure_logging
 
 from .checkpoints import write_bundle, write_classifier
 from .contest import Contender, Sample, rank, run_rounds
@@ -59,6 +60,7 @@ def main(
     """Compare Hugging Face pipelines, the engine, and the worker on a real Apache Kafka."""
     plan = QUICK if quick else FULL
     quieten_transformers()
+    configure_logging("error", "console")
     machine = look_at_machine()
     say(machine.sentence)
     stack = load_bundle(bundle)

@@ -54,7 +54,6 @@ class Row:
     docs_per_second: Spread
     ratio: float
     cpu_ms_per_doc: float
-    wall_ms: float
 
 
 def time_work(docs: int, work: Callable[[], object]) -> Sample:
@@ -90,7 +89,6 @@ def rank(samples: Mapping[str, Sequence[Sample]], reference: str) -> list[Row]:
             Spread.of(run.docs_per_second for run in runs),
             median(run.docs_per_second / other for run, other in zip(runs, by_round, strict=True)),
             median(1000 * run.cpu_seconds / run.docs for run in runs),
-            median(1000 * run.wall_seconds for run in runs),
         )
         for name, runs in samples.items()
     ]

@@ -65,29 +65,28 @@ def render_outcome(outcome: Outcome) -> Table:
 
 
 def render_costs(costs: Sequence[Cost]) -> Table:
-    """A line for each size of unit, guarantees side by side."""
+    """A line for each size of unit and guarantee."""
     table = Table(
-        title="A unit's way to the broker", title_justify="left", box=None, padding=(0, 2), header_style="bold"
+        title="Labelled units on the broker, one after the other, no model",
+        title_justify="left",
+        box=None,
+        padding=(0, 2),
+        header_style="bold",
     )
     table.add_column("records a unit", justify="right")
-    guarantees = list(dict.fromkeys(cost.guarantee for cost in costs))
-    for guarantee in guarantees:
-        table.add_column(f"{guarantee.replace('_', ' ')}, ms", justify="right")
-        table.add_column("records/s", justify="right")
-        table.add_column("CPU µs/record", justify="right")
-    for size in dict.fromkeys(cost.unit_records for cost in costs):
-        line = {cost.guarantee: cost for cost in costs if cost.unit_records == size}
-        table.add_row(f"{size:,}", *(cell for guarantee in guarantees for cell in _cells(line[guarantee])))
+    table.add_column("guarantee")
+    for column in ("ms a unit", "min - max", "records/s", "CPU µs/record"):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        table.add_row(
+            f"{cost.unit_records:,}",
+            cost.guarantee.replace("_", " "),
+            f"{cost.unit_ms.median:.1f}",
+            f"{cost.unit_ms.low:.1f} - {cost.unit_ms.high:.1f}",
+            f"{cost.records_per_second:,.0f}",
+            f"{cost.cpu_us_per_record:.0f}",
+        )
     return table
-
-
-def _cells(cost: Cost) -> tuple[str, str, str]:
-    ms = cost.unit_ms
-    return (
-        f"{ms.median:.1f} ({ms.low:.1f} - {ms.high:.1f})",
-        f"{cost.records_per_second:,.0f}",
-        f"{cost.cpu_us_per_record:.0f}",
-    )
 
 
 def compare_costs(worker: Row, engine: Row) -> str:

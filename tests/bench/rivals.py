@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from transformers import AutoTokenizer, Pipeline, pipeline
 from transformers.utils.logging import disable_progress_bar, set_verbosity
@@ -15,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity
 from stacknorm.bundle import Bundle
 from stacknorm.engine import Engine
 from stacknorm.pool import Probabilities
+from stacknorm.precision import DTYPES, Precision
 
 from .checkpoints import TASK, load_members
 from .contest import Contender, time_work
@@ -52,13 +52,13 @@ def quieten_transformers() -> None:
     disable_progress_bar()
 
 
-def open_pipelines(bundle: Bundle, device: str, dtype: torch.dtype) -> list[Pipeline]:
+def open_pipelines(bundle: Bundle, device: str, precision: Precision) -> list[Pipeline]:
     """A pipeline for each member, cutting texts where the engine cuts them."""
     tokenizers = [AutoTokenizer.from_pretrained(bundle.base_directory(member)) for member in bundle.manifest.members]
     return [
         pipeline(
             "text-classification",
-            model=nn.Module.to(model, dtype=dtype),
+            model=nn.Module.to(model, dtype=DTYPES[precision]),
             tokenizer=tokenizer,
             device=device,
             top_k=None,
@@ -126,7 +126,7 @@ class Contest:
     def open(cls, bundle: Bundle) -> "Contest":
         """Load all of them."""
         exact, auto = Engine.load(bundle.root, precision="fp32"), Engine.load(bundle.root)
-        pipes, half_pipes = (open_pipelines(bundle, exact.device, dtype) for dtype in (torch.float32, torch.bfloat16))
+        pipes, half_pipes = open_pipelines(bundle, auto.device, "fp32"), open_pipelines(bundle, auto.device, "bf16")
         return cls(pipes, half_pipes, exact, auto)
 
     def agreement_of_auto(self, texts: Sequence[str]) -> Agreement:

@@ -27,7 +27,7 @@ from worker.kafka.admin import create_topics
 from worker.records import OutRecord
 from worker.settings import Settings, load_settings
 from worker.sinks.tail import decode_output, follow, output_places
-from worker.sinks.terminal import render_alert, render_label
+from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
 from worker.status import read_detector_facts
 
 ROLES = ("labeller", "detector")
@@ -168,7 +168,8 @@ async def _watch(settings: Settings, out: Console, seen: Seen, stop: asyncio.Eve
         event = decode_output(settings, record)
         if isinstance(event, AlertEvent):
             seen.alerts.append(event)
-            out.print(render_alert(event))
+            if is_worth_a_line(event):
+                out.print(render_alert(event))
         else:
             seen.add_label(event, time.monotonic())
             out.print(render_label(event), no_wrap=True, overflow="ellipsis")

@@ -68,5 +68,5 @@ def render_summary(seen: Seen, facts: Facts, seconds: float) -> Table:
 def _line(alert: AlertEvent) -> str:
     return (
         f"{alert.starts_at:%a %d %b %H:%M}  {describe_key(alert)}: {alert.n_negative} negative stories, "
-        f"{alert.expected:.2f} expected, {alert.kind.value}, now {alert.status.value}"
+        f"{alert.expected:.1f} expected ({alert.kind.value}, {alert.status.value})"
     )

@@ -10,6 +10,7 @@ from schemas.events import AlertEvent, AlertKind, AlertStatus, Evidence, KeyType
 COLOURS = {"negative": "red", "neutral": "bright_black", "positive": "green"}
 MARKS = {"negative": "▼", "neutral": "·", "positive": "▲"}
 EVIDENCE_SHOWN = 5
+STORIES_BETWEEN_LINES = 5
 
 
 def render_label(event: LabelledEvent) -> Text:
@@ -23,8 +24,8 @@ def render_label(event: LabelledEvent) -> Text:
         return line
     colour = COLOURS[event.sentiment.label]
     line.append(f"{MARKS[event.sentiment.label]} {event.sentiment.label:<8} {event.sentiment.score:+.2f} ", colour)
-    line.append(f"{event.topic.label[:22]:<22} ", "cyan")
-    line.append(f"{','.join(entity.id for entity in event.entities)[:12]:<12} ", "magenta")
+    line.append(f"{event.topic.label[:16]:<16} ", "cyan")
+    line.append(f"{','.join(entity.id for entity in event.entities)[:6]:<6} ", "magenta")
     line.append(event.title)
     return line
 
@@ -41,15 +42,23 @@ def describe_key(alert: AlertEvent) -> str:
     return f"{alert.key_type.value} {name}"
 
 
-def render_alert(alert: AlertEvent) -> RenderableType:
-    """A box that says what happened, against what was expected, and by which stories; one line once it is resolved."""
+def is_worth_a_line(alert: AlertEvent) -> bool:
+    """Whether a person wants to see this revision: the first, the last, and every fifth story between them."""
+    return alert.revision == 1 or alert.status is AlertStatus.resolved or alert.n_negative % STORIES_BETWEEN_LINES == 0
+
+
+def render_alert(alert: AlertEvent, *, whole: bool = False) -> RenderableType:
+    """A box that says what happened, against what was expected, and by which stories.
+
+    Later revisions take one line, unless ``whole``; so does the end.
+    """
     if alert.status is AlertStatus.resolved:
         return Text(
             f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
             f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} negative stories in all",
             "green",
         )
-    if alert.revision > 1:
+    if alert.revision > 1 and not whole:
         strength = f"W {alert.W:.1f} / h {alert.h:.1f}"
         return Text(f"● still firing: {describe_key(alert)}, {alert.n_negative} negative stories, {strength}", "yellow")
     what = "Negative news surges" if alert.kind is AlertKind.negative_surge else "Much more news, bad among it"
@@ -68,19 +77,19 @@ def _sentence(alert: AlertEvent) -> Text:
     text.append(f"{alert.n_negative} negative stories", "bold red")
     text.append(f" of {alert.n_total} in {hours:.1f} h, from {sources}, {alert.n_copies} copies folded; ")
     text.append(f"{alert.expected:.2f} were expected", "bold")
-    text.append(f" ({alert.ratio:.0f} times as many)")
+    text.append(f" ({alert.ratio:.0f} times)")
     return text
 
 
 def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(style="red", justify="right")
+    table.add_column(style="dim", no_wrap=True, min_width=5)
+    table.add_column(style="red", justify="right", no_wrap=True, min_width=5)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=28)
     for story in evidence[:EVIDENCE_SHOWN]:
-        copies = f" +{story.copies} copies" if story.copies else ""
-        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source}{copies}")
+        copies = f" +{story.copies}" if story.copies else ""
+        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source[:18]}{copies}")
     return table
 
 
