@@ -37,7 +37,8 @@ def load_texts(count: int, max_tokens: int, tweets: Path = TWEETS) -> Texts:
             found = _clean((row["text"] for row in csv.DictReader(opened)), max_tokens)
         origin = f"tweets of {tweets.name} (Twitter Financial News Sentiment)"
     else:
-        items = [json.loads(line) for path in sorted(HEADLINES.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+        lines = [line for path in sorted(HEADLINES.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+        items = [json.loads(line) for line in lines]
         found = _clean((f"{item['title']} {item.get('body', '')}" for item in items), max_tokens)
         origin = "headlines of the demo"
     Random(SEED).shuffle(found)
