@@ -1,7 +1,6 @@
 """The engine: a bundle on a device, and `predict(list of texts) -> list of predictions`, in order, nothing lost."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from stacknorm.calibrate import apply_temperature, disagreement, entropy
 from stacknorm.errors import PredictionError
 from stacknorm.labels import LabelSpace
 from stacknorm.pool import Pool, Probabilities
-from stacknorm.precision import DTYPES, Precision, faster_precision
+from stacknorm.precision import DTYPES, Precision, native_precision
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 from stacknorm.stack import Reader, load_stack, to_device
 from stacknorm.text import clean_text, truncate_text
@@ -67,7 +66,7 @@ class Engine:
         Args:
             bundle: a packaged bundle's name or a directory.
             device: `auto` takes a GPU where there is one.
-            precision: `auto` times both on this machine and takes the faster.
+            precision: `auto` takes bf16 where the hardware computes in it.
 
         Raises:
             BundleError: the bundle or a base is missing, altered or malformed.
@@ -75,8 +74,7 @@ class Engine:
         found = load_bundle(Path(bundle))
         place: Device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         readers = load_stack(found)
-        to_device(readers, torch.device(place), torch.float32)
-        chosen = _measure_precision(readers, place) if precision == "auto" else precision
+        chosen = native_precision(place) if precision == "auto" else precision
         to_device(readers, torch.device(place), DTYPES[chosen])
         return cls(found, readers, place, chosen)
 
@@ -176,19 +174,3 @@ def _move(batch: Batch, device: Device) -> Batch:
     if device == "cpu":
         return batch
     return Batch(batch.rows, batch.ids.to(device), batch.mask.to(device))
-
-
-def _measure_precision(readers: Sequence[Reader], device: Device) -> Precision:
-    """Time one small batch through the whole stack in both precisions; leaves the stack in fp32's values."""
-    shape = (_PROBE_ROWS, _PROBE_TOKENS)
-    batch = _move(Batch((), torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64)), device)
-
-    @torch.inference_mode()
-    def run(precision: Precision) -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            for reader in readers:
-                for tasks in reader(batch).values():
-                    for values in tasks.values():
-                        values.sum().item()  # waits for a GPU
-
-    return faster_precision(run, repeats=3, clock=time.process_time if device == "cpu" else time.perf_counter)

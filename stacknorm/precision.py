@@ -1,4 +1,4 @@
-"""Which arithmetic is fast on this processor: measured, for bf16 is thrice as fast here and a fifth there."""
+"""Which arithmetic to use: bf16 is up to thrice as fast as fp32 where the hardware has it, a fifth elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -11,28 +11,34 @@ _WORTHWHILE = 0.8  # bf16 costs digits: a gain within the noise of timing is no 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def faster_precision(
-    run: Callable[[Precision], object], repeats: int = 3, clock: Callable[[], float] = time.perf_counter
-) -> Precision:
+def native_precision(device: Literal["cpu", "cuda"]) -> Precision:
+    """bf16 where the hardware computes in it, else fp32.
+
+    Told by the hardware and not by the clock, so that all engines on one kind of machine give the same labels,
+    whatever else it is doing.
+    """
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    can = torch.cpu.get_capabilities()
+    return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+
+
+def faster_precision(run: Callable[[Precision], object], repeats: int = 3) -> Precision:
     """Time `run` in both precisions and name the one to use: bf16 if it is clearly faster.
 
     Args:
         run: does a fixed, small piece of work in the precision given; its first call in each is not timed.
         repeats: timed calls in each; the fastest counts, which other load on the machine disturbs least.
-        clock: seconds; a processor's work is best measured by ``time.process_time``, which others' load leaves alone,
-            so that all workers on one kind of machine choose alike.
     """
-    halved, full = _best_seconds(run, "bf16", repeats, clock), _best_seconds(run, "fp32", repeats, clock)
+    halved, full = _best_seconds(run, "bf16", repeats), _best_seconds(run, "fp32", repeats)
     return "bf16" if halved < _WORTHWHILE * full else "fp32"
 
 
-def _best_seconds(
-    run: Callable[[Precision], object], precision: Precision, repeats: int, clock: Callable[[], float]
-) -> float:
+def _best_seconds(run: Callable[[Precision], object], precision: Precision, repeats: int) -> float:
     run(precision)
     seconds = []
     for _ in range(repeats):
-        started = clock()
+        started = time.perf_counter()
         run(precision)
-        seconds.append(clock() - started)
+        seconds.append(time.perf_counter() - started)
     return min(seconds)

@@ -81,7 +81,7 @@ class EngineSettings(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the stack runs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` takes bf16 where it measures faster at the start."""
+    """``auto`` takes bf16 where the hardware computes in it; workers of one group should agree."""
     deterministic_seconds_per_text: Annotated[float, Field(ge=0)] = 0.0
     """Slows the deterministic engine down."""
 
