@@ -5,8 +5,12 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from worker.broker import LocalBroker
+
+settings.register_profile("project", deadline=None)  # machines that run tests are shared
+settings.load_profile("project")
 
 SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
 """The broker looks for timed-out transactions every second instead of every ten, so that recovery is soon seen."""
