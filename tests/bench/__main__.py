@@ -43,7 +43,7 @@ class Plan:
     worker_passes: int
 
 
-FULL = Plan(texts=500, rounds=3, worker_passes=6)
+FULL = Plan(texts=320, rounds=3, worker_passes=6)
 QUICK = Plan(texts=96, rounds=1, worker_passes=12)
 
 
@@ -121,7 +121,8 @@ def show(report: Report) -> None:
         out.print(render_outcome(outcome))
         out.print(outcome.remark, highlight=False)
     rows = {row.name: row for row in report.outcomes[-1].rows}
-    out.print(compare_costs(rows[WORKER], next(row for name, row in rows.items() if name.startswith(AUTO))))
+    auto = next(row for name, row in rows.items() if name.startswith(AUTO))
+    out.print(compare_costs(rows[WORKER], auto), highlight=False)
     out.print()
     out.print(render_costs(report.costs))
 

@@ -8,7 +8,6 @@ import torch
 import transformers
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-BUSY_LOAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,6 @@ class Machine:
             f"{self.processor}, {self.cores} cores ({flags}), {self.gpu or 'no GPU'}; "
             f"torch {self.torch}, transformers {self.transformers}; load before the start {self.load:.1f}"
         )
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether others compute on it too."""
-        return self.load > BUSY_LOAD
 
 
 def look_at_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:

@@ -94,7 +94,7 @@ def compare_costs(worker: Row, engine: Row) -> str:
     more = worker.cpu_ms_per_doc / engine.cpu_ms_per_doc - 1
     speed = worker.docs_per_second.median / engine.docs_per_second.median
     return (
-        f"The worker took {worker.cpu_ms_per_doc:.2f} CPU ms a document, the engine alone {engine.cpu_ms_per_doc:.2f}: "
-        f"{more:+.0%} for reading, events, and transactions. It gave {speed:.0%} of the engine's rate, on the cores "
-        "that it shares with the broker and this reader."
+        f"A document cost the worker {worker.cpu_ms_per_doc:.2f} CPU ms, reading, events and transactions included, "
+        f"and the engine alone {engine.cpu_ms_per_doc:.2f} ({more:+.0%}). The worker gave {speed:.0%} of the engine's "
+        "rate, on the cores that it shares with the broker and this reader."
     )
