@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _CHUNK_TEXTS = 512
+PIPE_WIDTH = 120  # where there is no terminal to ask
 _BundleOption = Annotated[str, typer.Option("--bundle", help="A packaged bundle's name, or a directory.")]
 
 
@@ -93,7 +94,7 @@ def evaluate(
 
         order = tuple(part.strip() for part in labels.split(",")) if labels else ()
         evaluation = evaluate_bundle(bundle, data, task, order)
-        print_evaluation(evaluation, Console())
+        print_evaluation(evaluation, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH))
         if json is not None:
             json.write_bytes(orjson.dumps(evaluation_record(evaluation), option=orjson.OPT_INDENT_2))
 
