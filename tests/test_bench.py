@@ -5,6 +5,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerFast
+
 from bench.contest import Contender, Row, Sample, Spread, rank, run_rounds
 from bench.labelling import Arrival, Watched
 from bench.labelling import summarise as summarise_labelling
@@ -14,16 +18,12 @@ from bench.rivals import Agreement, NotTheSame, compare, open_pipelines, require
 from bench.texts import load_texts
 from bench.transactions import BURST
 from bench.transactions import summarise as summarise_transactions
-from rich.console import Console
-from rich.table import Table
-from tiny_bases import WORDS, member_spec, native_spec, write_base, write_stack
-from transformers import PreTrainedTokenizerFast
-
 from schemas.events import InputRef, LabelledEvent, StackRef
 from stacknorm.bundle import load_bundle
 from stacknorm.engine import Engine
 from stacknorm.labels import SENTIMENT
 from stacknorm.text import clean_text
+from tiny_bases import WORDS, member_spec, native_spec, write_base, write_stack
 
 TEXTS = [" ".join(WORDS[start : start + 1 + start % 7]) for start in range(len(WORDS))]
 

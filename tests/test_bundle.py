@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_bases import write_tiny_bundle
 
 from stacknorm.bundle import load_bundle, save_manifest, verify_bases
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
+from tiny_bases import write_tiny_bundle
 
 
 def edit(bundle: Path, **changes: object) -> None:

@@ -5,9 +5,9 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
 
 from schemas.events import AlertEvent, AlertKind, AlertStatus, LabelledEvent
+from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
 from worker.detector import Batch, Detector, Position, detect
 from worker.surge.rules import Rules
 

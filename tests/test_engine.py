@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_bases import WORDS, write_tiny_bundle
 
 from stacknorm.engine import Engine
 from stacknorm.errors import PredictionError
@@ -14,6 +13,7 @@ from stacknorm.precision import native_precision
 from stacknorm.prediction import Prediction
 from stacknorm.text import clean_text, truncate_text
 from stacknorm.tokens import cut_batches, pad, round_rows
+from tiny_bases import WORDS, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")

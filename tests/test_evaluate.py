@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss
-from tiny_bases import WORDS, write_tiny_bundle
 
 from stacknorm.bundle import load_bundle, save_manifest
 from stacknorm.errors import DataError
@@ -14,6 +13,7 @@ from stacknorm.evaluate import evaluate_bundle
 from stacknorm.metrics import METRICS, brier, ece, paired_nll, score
 from stacknorm.source import digest_files
 from stacknorm.text import fingerprints
+from tiny_bases import WORDS, write_tiny_bundle
 
 seeds = st.integers(0, 2**32 - 1)
 

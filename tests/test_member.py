@@ -8,13 +8,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from tiny_bases import WIDTH, member_spec, write_adapter, write_base
 
 from stacknorm.adapter import lowest_adapted_layer, merge_adapter
 from stacknorm.errors import BundleError
 from stacknorm.member import load_member, pool_tokens
 from stacknorm.source import digest_files, resolve_base, verify_files
 from stacknorm.trunk import ARCHITECTURES, load_encoder, share
+from tiny_bases import WIDTH, member_spec, write_adapter, write_base
 
 REVISION = "e8c3b32edf5434bc2275fc9bab85f82640a19130"
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_bases import member_spec, native_spec, write_base, write_stack
 
 from stacknorm.bundle import Bundle, load_bundle
 from stacknorm.engine import Engine
@@ -12,6 +11,7 @@ from stacknorm.member import load_member, lower_states
 from stacknorm.stack import load_stack
 from stacknorm.tokens import pad
 from stacknorm.trunk import ARCHITECTURES, load_encoder, take_lower
+from tiny_bases import member_spec, native_spec, write_base, write_stack
 
 TEXTS = ["acme profit falls", "bank", "oil surges up of the down gold", "acme bank cuts loss"]
 

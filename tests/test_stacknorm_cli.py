@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_bases import write_tiny_bundle
 from typer.testing import CliRunner
 
 from stacknorm.cli import app
+from tiny_bases import write_tiny_bundle
 
 runner = CliRunner()
 

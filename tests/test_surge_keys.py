@@ -1,6 +1,5 @@
-from surge_streams import event, sentiment
-
 from schemas.events import Entity, KeyType
+from surge_streams import event, sentiment
 from worker.surge.keys import MARKET, Key, is_negative, keys_of
 
 

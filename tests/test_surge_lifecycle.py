@@ -1,9 +1,9 @@
 from datetime import timedelta
 
 import pytest
-from surge_streams import DAY_SECONDS, STACK, START, WALL, stream
 
 from schemas.events import AlertEvent, AlertStatus, ItemStatus, KeyType, LabelledEvent, ResolveReason
+from surge_streams import DAY_SECONDS, STACK, START, WALL, stream
 from worker.detector import detect
 from worker.surge.baseline import Baseline
 from worker.surge.copies import Cluster

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from tiny_bases import WORDS, write_base
 
 from stacknorm.corpus import class_weights, hold_out, load_corpus
 from stacknorm.engine import Engine
@@ -16,6 +15,7 @@ from stacknorm.errors import DataError
 from stacknorm.recipe import Recipe, load_recipe
 from stacknorm.text import fingerprint
 from stacknorm.train import train_bundle
+from tiny_bases import WORDS, write_base
 
 BAD, GOOD = ("falls", "loss", "warns", "misses", "down"), ("rises", "profit", "surges", "beats", "up")
 NAMES = tuple(word for word in WORDS if word not in BAD + GOOD)

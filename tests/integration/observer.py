@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
-from transactions import open_transactions
-from verify import Marked, Outputs, Placed
 
 from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress
+from transactions import open_transactions
+from verify import Marked, Outputs, Placed
 from worker.detector import FRONTIER_KEY, Detector
 from worker.kafka.connection import to_record
 from worker.records import Record

@@ -14,13 +14,12 @@ from typing import Any
 from observer import Ends, Observer
 from processes import Fleet
 from verify import Outputs, expect
-from workload import Workload, make_workload
-
 from worker.deterministic import DeterministicEngine
 from worker.kafka.admin import create_topics
 from worker.kafka.sink import Writer
 from worker.labeller import Engine
 from worker.settings import Settings, load_settings
+from workload import Workload, make_workload
 
 PARTITIONS = 3
 FREEZE_SECONDS = 0.03

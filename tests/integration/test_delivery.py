@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from verify import detach, find_violations
-from workload import LONG_SURGE, START
 
 from runs import Crash, Result, Trial, carry_out, run_settings
 from schemas.events import AlertEvent, LabelledEvent
+from verify import detach, find_violations
 from worker.engines import load_engine
 from worker.settings import EngineSettings
+from workload import LONG_SURGE, START
 
 pytestmark = pytest.mark.kafka
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from observer import Observer
 
+from observer import Observer
 from runs import load_run_settings, run_settings
 from worker.kafka.admin import create_topics
 

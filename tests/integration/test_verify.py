@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from verify import Marked, Outputs, Placed, Violation, detach, expect, find_violations
-from workload import make_workload
 
 from schemas.events import Progress, StackRef
+from verify import Marked, Outputs, Placed, Violation, detach, expect, find_violations
 from worker.deterministic import DeterministicEngine
 from worker.surge.rules import Rules
+from workload import make_workload
 
 MUCH_LATER = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -4,16 +4,16 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-import workload
-from verify import expect
-from workload import LONG_SURGE, Workload, make_workload, poison_values
 
+import workload
 from schemas.events import AlertStatus
+from verify import expect
 from worker.codec import InputRules, decode_item, is_heartbeat
 from worker.deterministic import DeterministicEngine
 from worker.errors import Rejected
 from worker.records import Record
 from worker.surge.rules import Rules
+from workload import LONG_SURGE, Workload, make_workload, poison_values
 
 
 @pytest.fixture(scope="module", params=["shared data", "demo's headlines"])
