@@ -99,6 +99,15 @@ def test_a_worker_refuses_topics_that_are_not_as_they_must_be(terminal):
     assert "has 2 partitions, not 3" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [("status",), ("tail", "--active"), ("tail",), ("feed", "jsonl", str(FOLDER / "quiet.jsonl"))]
+)
+def test_before_the_topics_are_made_a_command_says_so_at_once(terminal, command):
+    done = terminal.run(*command)
+    assert done.returncode == 2
+    assert "raw does not exist: run `stacknorm-worker topics create`" in done.stderr
+
+
 def test_a_setting_with_a_wrong_value_is_named(terminal):
     terminal.settings["STACKNORM_TOPICS__PARTITIONS"] = "many"
     done = terminal.run("status")

@@ -1,6 +1,6 @@
 """A topic that differs is named together with its mend; harmless differences are left alone."""
 
-from worker.topics import Topics, TopicState, find_differences, plan_topics
+from worker.topics import Topics, TopicState, describe_retention, find_differences, plan_topics
 
 SPECS = {spec.name: spec for spec in plan_topics(Topics(), 6, archive=False)}
 
@@ -31,6 +31,12 @@ def test_a_deleting_changelog_is_refused():
     )
     assert "cleanup.policy=delete, not compact" in problem
     assert "--add-config 'cleanup.policy=[compact]'" in problem
+
+
+def test_retention_is_told_in_words():
+    assert describe_retention(state("news.raw")) == "7 days"
+    assert describe_retention(state("news.raw", config={"retention.ms": "-1"})) == "for ever"
+    assert describe_retention(state("news.surge-state")) == "the newest of each key"
 
 
 def test_keeping_records_longer_and_stamping_on_arrival_are_fine():

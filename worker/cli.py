@@ -67,6 +67,17 @@ def _settings(context: typer.Context) -> Settings:
     return load_settings(context.find_root().obj)
 
 
+async def _settings_of_a_running_system(context: typer.Context) -> Settings:
+    """The settings, once the topics they name are known to be there as they must be."""
+    from worker.check import require_topics
+    from worker.log import configure_logging
+
+    settings = _settings(context)
+    configure_logging("error", "console")
+    await require_topics(settings)
+    return settings
+
+
 @app.command()
 def run(
     context: typer.Context,
@@ -110,9 +121,12 @@ def check(
 @app.command()
 def status(context: typer.Context) -> None:
     """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands."""
-    from worker.status import read_status, render_status
+    from worker.status import Status, read_status, render_status
 
-    out.print(render_status(asyncio.run(read_status(_settings(context), datetime.now(UTC)))))
+    async def look() -> Status:
+        return await read_status(await _settings_of_a_running_system(context), datetime.now(UTC))
+
+    out.print(render_status(asyncio.run(look())))
 
 
 @app.command()
@@ -128,8 +142,6 @@ def tail(
     from worker.sinks.tail import decode_output, follow, output_places, read_active
     from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
 
-    settings = _settings(context)
-
     def show(event: LabelledEvent | AlertEvent) -> None:
         if as_json:
             print(event.to_json().decode(), flush=True)  # noqa: T201 -- the output of this command
@@ -139,19 +151,20 @@ def tail(
             out.print(render_alert(event, whole=active))
 
     async def follow_all() -> None:
+        settings = await _settings_of_a_running_system(context)
         stop = _stop_on_signals()
         places = output_places(settings, labels=not alerts_only)
         async for record in follow(settings, places, from_start=from_start, stop=stop):
             show(decode_output(settings, record))
 
-    if not active:
-        asyncio.run(follow_all())
-        return
-    firing = asyncio.run(read_active(settings))
-    for alert in firing:
-        show(alert)
-    if not firing and not as_json:
-        out.print("nothing is firing", style="green")
+    async def show_active() -> None:
+        firing = await read_active(await _settings_of_a_running_system(context))
+        for alert in firing:
+            show(alert)
+        if not firing and not as_json:
+            out.print("nothing is firing", style="green")
+
+    asyncio.run(show_active() if active else follow_all())
 
 
 @feed_app.command("jsonl")
@@ -203,18 +216,16 @@ def create(context: typer.Context) -> None:
 def describe(context: typer.Context) -> None:
     """Show the topics as they are, and what differs from how they must be."""
     from worker.kafka.admin import describe_topics
-    from worker.topics import find_differences
+    from worker.topics import describe_retention, find_differences
 
     settings = _settings(context)
     found = asyncio.run(describe_topics(settings.kafka, [spec.name for spec in settings.topic_specs]))
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("topic", "partitions", "copies", "cleanup", "retention"):
+    for column in ("topic", "partitions", "copies", "cleanup", "kept"):
         table.add_column(column)
-    for name, state in found.items():
-        retention = state.config.get("retention.ms", "")
-        table.add_row(
-            name, str(state.partitions), str(state.replication_factor), state.config.get("cleanup.policy"), retention
-        )
+    for state in (found[spec.name] for spec in settings.topic_specs if spec.name in found):
+        cleanup, kept = state.config.get("cleanup.policy", ""), describe_retention(state)
+        table.add_row(state.name, str(state.partitions), str(state.replication_factor), cleanup, kept)
     out.print(table)
     for spec in settings.topic_specs:
         for problem in find_differences(spec, found.get(spec.name)):

@@ -26,6 +26,8 @@ async def serve(settings: Settings, *, labeller: bool, detector: bool) -> None:
         StacknormError: the bundle cannot be loaded or trusted.
     """
     configure_logging(settings.log.level, settings.log.format)
+    client = settings.kafka.model_copy(update={"client_id": f"{settings.kafka.client_id}-{settings.instance}"})
+    settings = settings.model_copy(update={"kafka": client})
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -36,7 +36,7 @@ class KafkaSettings(Section):
     bootstrap_servers: str = "127.0.0.1:9092"
     """Brokers to start from, ``host:port`` separated by commas."""
     client_id: str = "stacknorm"
-    """How we are named in the broker's logs."""
+    """How we are named in the broker's logs and in `status`, together with the instance."""
     session_timeout_ms: Positive = 45_000
     """A member that is silent for so long has lost its partitions."""
     heartbeat_interval_ms: Positive = 3_000

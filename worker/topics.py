@@ -110,6 +110,14 @@ def find_differences(spec: TopicSpec, state: TopicState | None) -> list[str]:
     return differences
 
 
+def describe_retention(state: TopicState) -> str:
+    """How long a topic keeps its records, in words."""
+    if "delete" not in state.config.get("cleanup.policy", "delete"):
+        return "the newest of each key"
+    retention_ms = int(state.config.get("retention.ms", "-1"))
+    return "for ever" if retention_ms < 0 else f"{retention_ms / DAY_MS:g} days"
+
+
 def _config_agrees(name: str, wanted: str, found: str) -> bool:
     if name == "cleanup.policy":
         return set(found.split(",")) == set(wanted.split(","))
