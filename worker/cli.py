@@ -73,7 +73,7 @@ async def _settings_of_a_running_system(context: typer.Context) -> Settings:
     from worker.log import configure_logging
 
     settings = _settings(context)
-    configure_logging("error", "console")
+    configure_logging("critical", "console")
     await require_topics(settings)
     return settings
 
