@@ -7,7 +7,7 @@ from statistics import quantiles
 
 from rich.table import Table
 
-from schemas.events import AlertEvent, LabelledEvent
+from schemas.events import AlertEvent, AlertKind, LabelledEvent
 from worker.detector import Facts
 from worker.sinks.terminal import describe_key
 
@@ -66,7 +66,8 @@ def render_summary(seen: Seen, facts: Facts, seconds: float) -> Table:
 
 
 def _line(alert: AlertEvent) -> str:
+    what = "surge" if alert.kind is AlertKind.negative_surge else "volume"
     return (
         f"{alert.starts_at:%a %d %b %H:%M}  {describe_key(alert)}: {alert.n_negative} negative stories, "
-        f"{alert.expected:.1f} expected ({alert.kind.value}, {alert.status.value})"
+        f"{alert.expected:.1f} expected ({what}, {alert.status.value})"
     )
