@@ -29,7 +29,7 @@ test: $(READY) ## the tests, those against a real Apache Kafka included
 	@$(BIN)/stacknorm-worker broker --fetch
 	@$(BIN)/pytest -m "not slow" $(ARGS)
 
-test-all: $(READY) ## all tests: the slow and the fault tests too
+test-all: $(READY) ## all tests, the slow ones too
 	@$(BIN)/stacknorm-worker broker --fetch
 	@$(BIN)/pytest $(ARGS)
 

@@ -72,6 +72,18 @@ def test_labels_permuted_among_the_items_give_no_negative_surge(week, seed):
     assert [(alert.key, alert.n_negative, alert.n_total) for alert in surges] == []
 
 
+@pytest.mark.slow
+def test_few_of_a_hundred_permutations_give_a_negative_surge(week):
+    """Every permutation raises two alerts on volume or so, and each of them may pass the share gate by chance."""
+    surges = [
+        seed
+        for seed in range(100)
+        if any(a.kind is AlertKind.negative_surge for a in alerts_of(permute_labels(week, seed)))
+    ]
+    print(f"{len(surges)} of 100 permutations give a negative surge: seeds {surges}")
+    assert len(surges) <= 10
+
+
 def test_percentiles_of_few_values():
     assert percentiles([]) == (0.0, 0.0)
     assert percentiles([3.0]) == (3.0, 3.0)

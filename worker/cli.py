@@ -139,6 +139,7 @@ def tail(
 ) -> None:
     """Follow labels and alerts as they are committed."""
     from schemas.events import AlertEvent, LabelledEvent
+    from worker.runner.tasks import stop_on_signals
     from worker.sinks.tail import decode_output, follow, output_places, read_active
     from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
 
@@ -152,7 +153,7 @@ def tail(
 
     async def follow_all() -> None:
         settings = await _settings_of_a_running_system(context)
-        stop = _stop_on_signals()
+        stop = stop_on_signals()
         places = output_places(settings, labels=not alerts_only)
         async for record in follow(settings, places, from_start=from_start, stop=stop):
             show(decode_output(settings, record))
@@ -294,10 +295,3 @@ def demo(
     from worker.demo.play import Screen, play
 
     asyncio.run(play(Screen(out, err), trouble=trouble, speed=days_per_minute * 1440, keep=keep))
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop

@@ -1,7 +1,6 @@
 """A worker as a process: builds its parts, serves health and metrics, and drains on SIGTERM."""
 
 import asyncio
-import signal
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
+from worker.runner.tasks import stop_on_signals
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
 
@@ -28,9 +28,7 @@ async def serve(settings: Settings, *, labeller: bool, detector: bool) -> None:
     configure_logging(settings.log.level, settings.log.format)
     client = settings.kafka.model_copy(update={"client_id": f"{settings.kafka.client_id}-{settings.instance}"})
     settings = settings.model_copy(update={"kafka": client})
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     vitals: list[Vitals] = []
     roles: list[Coroutine[Any, Any, None]] = []
     for wanted, name, role in ((labeller, "labeller", _label), (detector, "detector", _detect)):

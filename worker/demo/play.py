@@ -25,6 +25,7 @@ from worker.errors import Fatal
 from worker.feeds.jsonl import Line, open_feed, replay, stamp
 from worker.kafka.admin import create_topics
 from worker.records import OutRecord
+from worker.runner.tasks import stop_on_signals
 from worker.settings import Settings, load_settings
 from worker.sinks.tail import decode_output, follow, output_places
 from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
@@ -192,7 +193,4 @@ async def _wait_for_interrupt(screen: Screen, settings: Settings) -> None:
     bootstrap = settings.kafka.bootstrap_servers
     screen.say(f"still running: STACKNORM_KAFKA__BOOTSTRAP_SERVERS={bootstrap} stacknorm-worker tail --from-start")
     screen.say("Ctrl-C ends it")
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
+    await stop_on_signals().wait()

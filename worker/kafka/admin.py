@@ -19,7 +19,8 @@ PROPAGATION_SECONDS = 30.0
 
 
 @contextlib.asynccontextmanager
-async def _administration(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def administration(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for questions about the cluster; its errors are ours."""
     admin = AIOKafkaAdminClient(**connection_settings(kafka))
     try:
         await admin.start()
@@ -39,7 +40,7 @@ async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replic
     topics = [
         NewTopic(spec.name, spec.partitions, replication_factor, topic_configs=dict(spec.config)) for spec in specs
     ]
-    async with _administration(kafka) as admin:
+    async with administration(kafka) as admin:
         answer = await admin.create_topics(topics)
         created = []
         for name, code, message in answer.topic_errors:
@@ -68,7 +69,7 @@ async def describe_topics(kafka: KafkaSettings, names: Sequence[str]) -> dict[st
     Raises:
         WorkerError: as `translate` says.
     """
-    async with _administration(kafka) as admin:
+    async with administration(kafka) as admin:
         described = [topic for topic in await admin.describe_topics(list(names)) if not topic["error_code"]]
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic["topic"]) for topic in described]
         config: dict[str, dict[str, str]] = {}

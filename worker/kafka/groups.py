@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-from worker.kafka.connection import connection_settings
-from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.kafka.admin import administration
 from worker.settings import KafkaSettings
 
 MEMBERS = 5  # the field of a described group that holds its members
@@ -25,14 +23,8 @@ async def read_owners(kafka: KafkaSettings, group: str, topic: str) -> dict[int,
     Raises:
         WorkerError: as `translate` says.
     """
-    admin = AIOKafkaAdminClient(**connection_settings(kafka))
-    try:
-        await admin.start()
+    async with administration(kafka) as admin:
         (answer,) = await admin.describe_consumer_groups([group])
-    except KAFKA_ERRORS as error:
-        raise translate(error) from error
-    finally:
-        await admin.close()
     owners: dict[int, Owner] = {}
     (described,) = answer.groups
     for _member_id, client_id, client_host, _metadata, assignment, *_ in described[MEMBERS]:

@@ -1,6 +1,7 @@
 """Running loops side by side until the first ends, and ending what remains in time."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -8,6 +9,14 @@ from typing import Any
 from worker.metrics import LOOP_LAG_SECONDS
 
 TICK_SECONDS = 0.5
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set, for loops that end in good order."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def run_until_first(*loops: Coroutine[Any, Any, None]) -> None:
