@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from stacknorm.errors import BundleError
 from stacknorm.labels import LabelSpace, label_space
-from stacknorm.pool import Pool, PoolKind
+from stacknorm.pooling.pool import Pool, PoolKind
 from stacknorm.source import BASE_FILES, resolve_base, verify_files
 
 MANIFEST_FILE = "bundle.json"

@@ -57,7 +57,7 @@ def predict(
     with _plain_errors():
         from stacknorm.dataset import read_lines, read_texts
         from stacknorm.engine import Engine
-        from stacknorm.report import prediction_record
+        from stacknorm.evaluation.report import prediction_record
 
         from_stdin = str(file) == "-"
         texts = read_lines(sys.stdin.buffer.read(), "standard input") if from_stdin else read_texts(file)
@@ -89,8 +89,8 @@ def evaluate(
     Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral
     """
     with _plain_errors():
-        from stacknorm.evaluate import evaluate_bundle
-        from stacknorm.report import evaluation_record, print_evaluation
+        from stacknorm.evaluation.evaluate import evaluate_bundle
+        from stacknorm.evaluation.report import evaluation_record, print_evaluation
 
         order = tuple(part.strip() for part in labels.split(",")) if labels else ()
         evaluation = evaluate_bundle(bundle, data, task, order)
@@ -114,7 +114,7 @@ def train(
     """
     with _plain_errors():
         try:
-            from stacknorm.train import train_bundle
+            from stacknorm.training.train import train_bundle
         except ModuleNotFoundError as exc:
             raise DataError(f"training needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from stacknorm.bundle import Bundle, load_bundle
-from stacknorm.calibrate import apply_temperature, disagreement, entropy
+from stacknorm.encoder.precision import DTYPES, Precision, native_precision
+from stacknorm.encoder.tokens import Batch, cut_batches, pad, round_rows, tokenise
 from stacknorm.errors import PredictionError
 from stacknorm.labels import LabelSpace
-from stacknorm.pool import Pool, Probabilities
-from stacknorm.precision import DTYPES, Precision, native_precision
+from stacknorm.pooling.calibrate import apply_temperature, disagreement, entropy
+from stacknorm.pooling.pool import Pool, Probabilities
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 from stacknorm.stack import Reader, load_stack, to_device
 from stacknorm.text import clean_text, truncate_text
-from stacknorm.tokens import Batch, cut_batches, pad, round_rows, tokenise
 
 Device = Literal["cpu", "cuda"]
 

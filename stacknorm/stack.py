@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stacknorm.bundle import Bundle, MemberSpec, verify_bases
+from stacknorm.encoder.member import Member, first_own_layer, load_member, lower_states
+from stacknorm.encoder.tokens import Batch, load_tokenizer
+from stacknorm.encoder.trunk import encoder_of, load_classifier, load_encoder, take_lower
 from stacknorm.errors import BundleError
-from stacknorm.member import Member, first_own_layer, load_member, lower_states
 from stacknorm.source import TOKENIZER_FILE
-from stacknorm.tokens import Batch, load_tokenizer
-from stacknorm.trunk import encoder_of, load_classifier, load_encoder, take_lower
 
 _COUNT_FROM_PADDING = {"roberta", "mpnet"}  # their positions start after the padding token's own number
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacknorm.calibrate import apply_temperature, disagreement, entropy, fit_temperature
+from stacknorm.pooling.calibrate import apply_temperature, disagreement, entropy, fit_temperature
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacknorm.encoder.precision import native_precision
+from stacknorm.encoder.tokens import cut_batches, pad, round_rows
 from stacknorm.engine import Engine
 from stacknorm.errors import PredictionError
-from stacknorm.precision import native_precision
 from stacknorm.prediction import Prediction
 from stacknorm.text import clean_text, truncate_text
-from stacknorm.tokens import cut_batches, pad, round_rows
 from tiny_bases import WORDS, write_tiny_bundle
 
 

@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from stacknorm.bundle import load_bundle, save_manifest
 from stacknorm.errors import DataError
-from stacknorm.evaluate import evaluate_bundle
-from stacknorm.metrics import METRICS, brier, ece, paired_nll, score
+from stacknorm.evaluation.evaluate import evaluate_bundle
+from stacknorm.evaluation.metrics import METRICS, brier, ece, paired_nll, score
 from stacknorm.source import digest_files
 from stacknorm.text import fingerprints
 from tiny_bases import WORDS, write_tiny_bundle

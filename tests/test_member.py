@@ -9,11 +9,11 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from stacknorm.adapter import lowest_adapted_layer, merge_adapter
+from stacknorm.encoder.adapter import lowest_adapted_layer, merge_adapter
+from stacknorm.encoder.member import load_member, pool_tokens
+from stacknorm.encoder.trunk import ARCHITECTURES, load_encoder, share
 from stacknorm.errors import BundleError
-from stacknorm.member import load_member, pool_tokens
 from stacknorm.source import digest_files, resolve_base, verify_files
-from stacknorm.trunk import ARCHITECTURES, load_encoder, share
 from tiny_bases import WIDTH, member_spec, write_adapter, write_base
 
 REVISION = "e8c3b32edf5434bc2275fc9bab85f82640a19130"

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacknorm.metrics import nll
-from stacknorm.pool import Pool, Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
+from stacknorm.evaluation.metrics import nll
+from stacknorm.pooling.pool import Pool, Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
 
 seeds = st.integers(0, 2**32 - 1)
 

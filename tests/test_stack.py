@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from stacknorm.bundle import Bundle, load_bundle
+from stacknorm.encoder.member import load_member, lower_states
+from stacknorm.encoder.tokens import pad
+from stacknorm.encoder.trunk import ARCHITECTURES, load_encoder, take_lower
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
-from stacknorm.member import load_member, lower_states
 from stacknorm.stack import load_stack
-from stacknorm.tokens import pad
-from stacknorm.trunk import ARCHITECTURES, load_encoder, take_lower
 from tiny_bases import member_spec, native_spec, write_base, write_stack
 
 TEXTS = ["acme profit falls", "bank", "oil surges up of the down gold", "acme bank cuts loss"]

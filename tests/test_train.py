@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stacknorm.corpus import class_weights, hold_out, load_corpus
 from stacknorm.engine import Engine
 from stacknorm.errors import DataError
-from stacknorm.recipe import Recipe, load_recipe
 from stacknorm.text import fingerprint
-from stacknorm.train import train_bundle
+from stacknorm.training.corpus import class_weights, hold_out, load_corpus
+from stacknorm.training.recipe import Recipe, load_recipe
+from stacknorm.training.train import train_bundle
 from tiny_bases import WORDS, write_base
 
 BAD, GOOD = ("falls", "loss", "warns", "misses", "down"), ("rises", "profit", "surges", "beats", "up")

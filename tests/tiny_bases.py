@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedModel
 
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, PoolSpec, TaskSpec, save_manifest
+from stacknorm.encoder.trunk import ARCHITECTURES
 from stacknorm.labels import SENTIMENT
 from stacknorm.source import BASE_FILES, digest_files
-from stacknorm.trunk import ARCHITECTURES
 
 WIDTH, LAYERS = 16, 4
 WORDS = [

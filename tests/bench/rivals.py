@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, Pipeline, pipeline
 from transformers.utils.logging import disable_progress_bar, set_verbosity
 
 from stacknorm.bundle import Bundle
+from stacknorm.encoder.precision import DTYPES, Precision
 from stacknorm.engine import Engine
-from stacknorm.pool import Probabilities
-from stacknorm.precision import DTYPES, Precision
+from stacknorm.pooling.pool import Probabilities
 
 from .checkpoints import TASK, load_members
 from .contest import Contender, time_work

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stacknorm.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer, merge_adapter
 from stacknorm.bundle import HEADS_FILE, MemberSpec, Pooling
+from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer, merge_adapter
+from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper
 from stacknorm.errors import BundleError
-from stacknorm.trunk import depth_of, load_tensors, share, take_upper
 
 
 def pool_tokens(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

@@ -12,8 +12,8 @@ from stacknorm.bundle import FINGERPRINTS_FILE, Bundle, Interval, load_bundle
 from stacknorm.dataset import Row, read_labelled
 from stacknorm.engine import Engine
 from stacknorm.errors import DataError
-from stacknorm.metrics import Truth, paired_nll, score
-from stacknorm.pool import Probabilities
+from stacknorm.evaluation.metrics import Truth, paired_nll, score
+from stacknorm.pooling.pool import Probabilities
 from stacknorm.text import fingerprints
 
 STACK = "stack"

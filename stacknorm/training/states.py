@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from stacknorm.member import lower_states
-from stacknorm.precision import Precision
-from stacknorm.tokens import cut_batches, pad
+from stacknorm.encoder.member import lower_states
+from stacknorm.encoder.precision import Precision
+from stacknorm.encoder.tokens import cut_batches, pad
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stacknorm.bundle import Interval
-from stacknorm.pool import Probabilities
+from stacknorm.pooling.pool import Probabilities
 
 Truth = npt.NDArray[np.int64]
 Samples = npt.NDArray[np.float64]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stacknorm.encoder.trunk import architecture_of, encoder_of, load_tensors
 from stacknorm.errors import BundleError
-from stacknorm.trunk import architecture_of, encoder_of, load_tensors
 
 ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stacknorm.bundle import Interval
-from stacknorm.evaluate import Evaluation, Part
+from stacknorm.evaluation.evaluate import Evaluation, Part
 from stacknorm.prediction import Prediction, TaskPrediction
 
 _TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "brier": "Brier", "ece": "ECE"}

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from stacknorm.adapter import ADAPTER_FILES
 from stacknorm.bundle import (
     FINGERPRINTS_FILE,
     HEADS_FILE,
@@ -25,15 +24,16 @@ from stacknorm.bundle import (
     Training,
     save_manifest,
 )
-from stacknorm.calibrate import apply_temperature, fit_temperature
-from stacknorm.card import CARD_FILE, render_card
-from stacknorm.corpus import Corpus, describe_rows
-from stacknorm.evaluate import STACK
-from stacknorm.finetune import Cost
-from stacknorm.metrics import Truth, nll, score
-from stacknorm.pool import Pool, Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
-from stacknorm.recipe import MemberRecipe, Recipe
+from stacknorm.encoder.adapter import ADAPTER_FILES
+from stacknorm.evaluation.card import CARD_FILE, render_card
+from stacknorm.evaluation.evaluate import STACK
+from stacknorm.evaluation.metrics import Truth, nll, score
+from stacknorm.pooling.calibrate import apply_temperature, fit_temperature
+from stacknorm.pooling.pool import Pool, Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
 from stacknorm.source import BASE_FILES, digest_files
+from stacknorm.training.corpus import Corpus, describe_rows
+from stacknorm.training.finetune import Cost
+from stacknorm.training.recipe import MemberRecipe, Recipe
 
 RECIPE_FILE = "train.toml"
 _MEMBER_FILES = (*ADAPTER_FILES, HEADS_FILE)

@@ -22,19 +22,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stacknorm.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from stacknorm.bundle import HEADS_FILE
-from stacknorm.calibrate import apply_temperature, fit_temperature
-from stacknorm.corpus import Corpus, Indices, class_weights
-from stacknorm.member import Member
-from stacknorm.metrics import nll
-from stacknorm.pool import Probabilities
-from stacknorm.precision import Precision, faster_precision
-from stacknorm.recipe import MemberRecipe, Recipe
+from stacknorm.encoder.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from stacknorm.encoder.member import Member
+from stacknorm.encoder.precision import Precision, faster_precision
+from stacknorm.encoder.tokens import cut_batches
+from stacknorm.encoder.trunk import architecture_of, depth_of, take_upper
+from stacknorm.evaluation.metrics import nll
+from stacknorm.pooling.calibrate import apply_temperature, fit_temperature
+from stacknorm.pooling.pool import Probabilities
 from stacknorm.source import BASE_FILES, digest_files
-from stacknorm.states import States
-from stacknorm.tokens import cut_batches
-from stacknorm.trunk import architecture_of, depth_of, take_upper
+from stacknorm.training.corpus import Corpus, Indices, class_weights
+from stacknorm.training.recipe import MemberRecipe, Recipe
+from stacknorm.training.states import States
 
 _HELD_OUT_FILE = "held_out.safetensors"
 _COST_FILE = "cost.json"

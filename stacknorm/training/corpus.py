@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from stacknorm.bundle import Source
 from stacknorm.dataset import read_labelled
-from stacknorm.recipe import Recipe
 from stacknorm.source import digest_file
 from stacknorm.text import clean_text, fingerprints, truncate_text
+from stacknorm.training.recipe import Recipe
 
 Indices = npt.NDArray[np.int64]
 

@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stacknorm.bundle import Bundle
-from stacknorm.corpus import load_corpus
-from stacknorm.finetune import (
+from stacknorm.encoder.precision import Precision, faster_precision
+from stacknorm.encoder.tokens import load_tokenizer, tokenise
+from stacknorm.encoder.trunk import depth_of, load_encoder, take_lower
+from stacknorm.source import resolve_base
+from stacknorm.training.corpus import load_corpus
+from stacknorm.training.finetune import (
     Cost,
     Ground,
     Report,
@@ -25,13 +29,9 @@ from stacknorm.finetune import (
     read_held_out,
     train_member,
 )
-from stacknorm.fit import Fitted, Run, fit_task, write_bundle
-from stacknorm.precision import Precision, faster_precision
-from stacknorm.recipe import MemberRecipe, load_recipe
-from stacknorm.source import resolve_base
-from stacknorm.states import States, compute_states
-from stacknorm.tokens import load_tokenizer, tokenise
-from stacknorm.trunk import depth_of, load_encoder, take_lower
+from stacknorm.training.fit import Fitted, Run, fit_task, write_bundle
+from stacknorm.training.recipe import MemberRecipe, load_recipe
+from stacknorm.training.states import States, compute_states
 
 _WORK = ".training"
 

@@ -7,7 +7,7 @@ Pooling calibrated members gives an underconfident pool, so the temperature is f
 import numpy as np
 import numpy.typing as npt
 
-from stacknorm.pool import Probabilities
+from stacknorm.pooling.pool import Probabilities
 
 _TINY = 1e-12
 _NEWTON_ROUNDS = 50

@@ -1,0 +1,1 @@
+"""One transformer: allowed architectures, safe loading, adapters, tokens, precision. Knows no stack."""

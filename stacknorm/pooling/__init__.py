@@ -1,0 +1,1 @@
+"""Numbers alone: pools, calibrators, uncertainty and conformal sets over arrays of probabilities."""

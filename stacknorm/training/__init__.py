@@ -1,0 +1,1 @@
+"""From a training config and labelled files to a bundle."""
