@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from stacknorm.errors import BundleError
+from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
-from stacknorm.pooling.pool import Pool, PoolKind
+from stacknorm.pooling.calibrate import Calibrator
+from stacknorm.pooling.pool import Pool
 from stacknorm.source import BASE_FILES, resolve_base, verify_files
 
 MANIFEST_FILE = "bundle.json"
@@ -27,19 +29,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 Files = Mapping[FileName, Digest]
-Pooling = Literal["mean", "cls", "native"]
-
-
-class Frozen(BaseModel):
-    """A part of the manifest: unknown fields are errors, for they may mean something this version does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Pooling = Literal["mean", "cls", "native", "tokens", "entity"]
+"""How token states become what a head reads: their mean, the first, the checkpoint's own way, each by itself, or the
+mean over the words of an entity beside the mean of the text."""
+TaskKind = Literal["single", "multi", "spans", "entity"]
+"""One label a text, any number of labels a text, labelled spans of it, or one label for each entity in it."""
 
 
 class BaseSpec(Frozen):
     """A pretrained transformer: where to look, and which files it must be."""
 
-    reference: str
+    references: tuple[str, ...] = Field(min_length=1)
+    """Places to look, in order; a mirror is as good as any other, for the digests decide."""
     files: Files
 
     @model_validator(mode="after")
@@ -54,7 +55,7 @@ class HeadSpec(Frozen):
 
     labels: tuple[str, ...] = Field(min_length=2)
     """In the order of the head's logits."""
-    map: Mapping[str, str] = {}
+    map: Mapping[str, str] = Field(default_factory=dict)
     """Head label -> label of the task, for labels that do not explain themselves."""
     pooling: Pooling
     """How token states become one vector; `native` is the checkpoint's own classification head."""
@@ -66,7 +67,7 @@ class MemberSpec(Frozen):
     name: Name
     base: BaseSpec
     heads: Mapping[Name, HeadSpec] = Field(min_length=1)
-    files: Files = {}
+    files: Files = Field(default_factory=dict)
     """Under the member's folder: adapter and heads; empty for a checkpoint used as it is."""
 
     @model_validator(mode="after")
@@ -79,25 +80,58 @@ class MemberSpec(Frozen):
         return self
 
 
-class PoolSpec(Frozen):
-    """A pool and its weights, one for each member that has a head for the task, in manifest order."""
-
-    kind: PoolKind
-    weights: tuple[Annotated[float, Field(ge=0, le=1)], ...]
-
-
 class TaskSpec(Frozen):
     """One task: its label space, how members are pooled on it, and the calibrator."""
 
+    kind: TaskKind = "single"
     labels: tuple[str, ...]
-    pool: PoolSpec
-    temperature: float = Field(gt=0)
+    """Of a `spans` task: the types of span, without the prefixes of a tagging scheme."""
+    pool: Pool
+    """Over the members that have a head for the task, in manifest order."""
+    calibrator: Calibrator
+    """Applied after pooling."""
+    calibrated: bool = True
+    """Whether pool and calibrator were fitted on rows no member was trained on."""
     best_member: Name
     """The single member that did best on the held-out part: the one to beat."""
 
     def space(self, task: str) -> LabelSpace:
         """The label space, with the aliases known for the task."""
         return label_space(task, self.labels)
+
+
+class StageTask(Frozen):
+    """How a cascade answers one task with the members it has run so far, and when that is enough."""
+
+    pool: Pool
+    calibrator: Calibrator
+    stop_above: float = Field(ge=0, le=1)
+    """Bounded mode: stop where the calibrated probability of the likeliest label is at least this."""
+
+
+class StageSpec(Frozen):
+    """Members a cascade runs together, on the texts that earlier stages left open."""
+
+    members: tuple[Name, ...] = Field(min_length=1)
+    tasks: Mapping[Name, StageTask] = Field(default_factory=dict)
+    """Empty for the last stage, which answers as the whole stack does, and in exact mode."""
+
+
+class CascadeSpec(Frozen):
+    """The stack in depth: cheap members first, the rest where they leave doubt.
+
+    `exact` stops where the members still to come cannot change the label; `bounded` where the stage is sure enough.
+    """
+
+    mode: Literal["exact", "bounded"]
+    stages: tuple[StageSpec, ...] = Field(min_length=2)
+
+
+class WindowSpec(Frozen):
+    """Long texts are read in overlapping windows of the manifest's `max_tokens`, whose probabilities are averaged."""
+
+    overlap_tokens: int = Field(ge=0)
+    max_windows: int = Field(ge=1)
 
 
 class Source(Frozen):
@@ -133,15 +167,18 @@ class Training(Frozen):
 class Manifest(Frozen):
     """All of a bundle."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: Name
     languages: tuple[str, ...] = Field(min_length=1)
     max_tokens: int = Field(ge=8)
+    windows: WindowSpec | None = None
+    """None: what lies beyond `max_tokens` is not read."""
     tasks: Mapping[Name, TaskSpec] = Field(min_length=1)
     members: tuple[MemberSpec, ...] = Field(min_length=1)
-    files: Files = {}
+    cascade: CascadeSpec | None = None
+    files: Files = Field(default_factory=dict)
     training: Training | None = None
-    scores: Mapping[str, Mapping[str, Mapping[str, Interval]]] = {}
+    scores: Mapping[str, Mapping[str, Mapping[str, Interval]]] = Field(default_factory=dict)
     """Task -> `stack` or member -> metric, on the held-out part."""
 
     @model_validator(mode="after")
@@ -153,12 +190,12 @@ class Manifest(Frozen):
             serving = self.members_of(task)
             if len(spec.pool.weights) != len(serving) or not serving:
                 raise ValueError(f"task {task}: {len(spec.pool.weights)} weights for {len(serving)} members")
-            if abs(sum(spec.pool.weights) - 1) > 1e-6:
-                raise ValueError(f"task {task}: the weights of the pool sum to {sum(spec.pool.weights)}, not 1")
             if spec.best_member not in serving:
                 raise ValueError(f"task {task}: best_member {spec.best_member} has no head for it")
         if stray := {task for member in self.members for task in member.heads} - self.tasks.keys():
             raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
+        if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(names):
+            raise ValueError(f"the stages of the cascade do not name each of {names} once")
         return self
 
     def members_of(self, task: str) -> tuple[str, ...]:
@@ -182,14 +219,9 @@ class Bundle:
         """Sha256 of the canonical manifest, which in turn holds the digest of every file: the stack's identity."""
         return hashlib.sha256(self.manifest.canonical()).hexdigest()
 
-    def pool(self, task: str) -> Pool:
-        """The pool of a task."""
-        spec = self.manifest.tasks[task].pool
-        return Pool(spec.kind, spec.weights)
-
     def base_directory(self, member: MemberSpec) -> Path:
         """Where a member's base lies on this machine."""
-        return resolve_base(member.base.reference, self.root)
+        return resolve_base(member.base.references[0], self.root)
 
 
 def find_bundle(name_or_path: str | Path) -> Path:

@@ -15,7 +15,7 @@ from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Batch, cut_batches, pad, round_rows, tokenise
 from stacknorm.errors import PredictionError
 from stacknorm.labels import LabelSpace
-from stacknorm.pooling.calibrate import apply_temperature, disagreement, entropy
+from stacknorm.pooling.calibrate import Calibrator, disagreement, entropy, margin
 from stacknorm.pooling.pool import Pool, Probabilities
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 from stacknorm.stack import Reader, load_stack, to_device
@@ -35,7 +35,7 @@ class _Task:
     space: LabelSpace
     mappings: Mapping[str, Probabilities]  # member -> [head labels, labels]
     pool: Pool
-    temperature: float
+    calibrator: Calibrator
 
 
 class Engine:
@@ -119,7 +119,7 @@ class Engine:
     def pooled(self, task: str, members: Probabilities) -> Probabilities:
         """Pool and calibrate what members say, [members, n, labels] -> [n, labels]."""
         parts = self._tasks[task]
-        return apply_temperature(parts.pool(members), parts.temperature)
+        return parts.calibrator(parts.pool(members))
 
     @property
     def tasks(self) -> Mapping[str, LabelSpace]:
@@ -132,8 +132,10 @@ class Engine:
         split = disagreement(members, self._tasks[task].pool.weights)
         labels = self._tasks[task].space.labels
         return [
-            TaskPrediction(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)), float(h), float(d))
-            for row, h, d in zip(probabilities, unsure, split, strict=True)
+            TaskPrediction(
+                labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)), float(h), float(d), float(m)
+            )
+            for row, h, d, m in zip(probabilities, unsure, split, margin(probabilities), strict=True)
         ]
 
     @torch.inference_mode()
@@ -167,7 +169,7 @@ def _prepare_task(bundle: Bundle, task: str) -> _Task:
     space = spec.space(task)
     heads = {member.name: member.heads[task] for member in bundle.manifest.members if task in member.heads}
     mappings = {name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()}
-    return _Task(space, mappings, bundle.pool(task), spec.temperature)
+    return _Task(space, mappings, spec.pool, spec.calibrator)
 
 
 def _move(batch: Batch, device: Device) -> Batch:

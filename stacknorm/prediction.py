@@ -1,7 +1,7 @@
 """What a stack says about a text: plain frozen values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,11 +11,40 @@ class TaskPrediction:
     label: str
     """The likeliest label."""
     probabilities: Mapping[str, float]
-    """For every label of the task, in the order of its label space; they sum to 1."""
+    """For every label of the task, in the order of its label space. Of a `single` task they sum to 1; of a `multi`
+    task each says by itself whether its label applies."""
     entropy: float
     """Of `probabilities`, in nats."""
     disagreement: float
     """Mutual information between the label and which member speaks, in nats; 0 when all members agree."""
+    margin: float
+    """Probability of the likeliest label less that of the second."""
+    conformal_set: tuple[str, ...] = ()
+    """Labels that cannot be ruled out at the coverage the bundle was fitted for; empty where it has no conformal
+    thresholds. One label: sure; several: the stack abstains between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityPrediction:
+    """How the text speaks of one entity in it."""
+
+    entity: str
+    """Its name in the alias table, or the words themselves."""
+    start: int
+    """First character of the mention in the text as given; `end` is one past its last."""
+    end: int
+    tasks: Mapping[str, TaskPrediction]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled stretch of the text as given, in characters: `text[start:end]`."""
+
+    start: int
+    end: int
+    label: str
+    probability: float
+    """Mean over its characters of the pooled probability of `label`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +52,17 @@ class Prediction:
     """All tasks' answers for one text."""
 
     tasks: Mapping[str, TaskPrediction]
+    entities: tuple[EntityPrediction, ...] = ()
+    spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    """Members that raised, were late or gave no number, and were left out of this prediction."""
+    abstained_because: str | None = None
+    """Why no label is given; `tasks` is empty then."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a member is missing from this prediction."""
+        return bool(self.dropped)
 
 
 @dataclass(frozen=True, slots=True)

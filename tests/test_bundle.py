@@ -60,7 +60,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
-        ({"format": 2}, "format"),
+        ({"format": 3}, "format"),
         ({"members": []}, "members"),
         ({"max_tokens": "many"}, "max_tokens"),
         ({"name": "../evil"}, "name"),

@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from stacknorm.encoder.adapter import lowest_adapted_layer, merge_adapter
-from stacknorm.encoder.member import load_member, pool_tokens
+from stacknorm.encoder.member import load_member, read_states
 from stacknorm.encoder.trunk import ARCHITECTURES, load_encoder, share
 from stacknorm.errors import BundleError
 from stacknorm.source import digest_files, resolve_base, verify_files
@@ -170,5 +170,5 @@ def test_heads_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_mean_pooling_leaves_padding_out() -> None:
     hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    assert pool_tokens(hidden, mask, "mean").item() == 2
-    assert pool_tokens(hidden, mask, "cls").item() == 1
+    assert read_states(hidden, mask, "mean").item() == 2
+    assert read_states(hidden, mask, "cls").item() == 1

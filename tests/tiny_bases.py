@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel
 
-from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, PoolSpec, TaskSpec, save_manifest
+from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec, save_manifest
 from stacknorm.encoder.trunk import ARCHITECTURES
 from stacknorm.labels import SENTIMENT
+from stacknorm.pooling.calibrate import Temperature
+from stacknorm.pooling.pool import PowerPool
 from stacknorm.source import BASE_FILES, digest_files
 
 WIDTH, LAYERS = 16, 4
@@ -110,7 +112,7 @@ def member_spec(
         files += ["adapter_config.json", "adapter_model.safetensors"]
     return MemberSpec(
         name=name,
-        base=BaseSpec(reference=str(base), files=digest_files(base, BASE_FILES)),
+        base=BaseSpec(references=(str(base),), files=digest_files(base, BASE_FILES)),
         heads={"sentiment": HeadSpec(labels=tuple(labels), pooling="mean")},
         files=digest_files(bundle / name, files),
     )
@@ -120,7 +122,7 @@ def native_spec(name: str, base: Path, labels: Sequence[str]) -> MemberSpec:
     """A checkpoint used as it is, with its own head."""
     return MemberSpec(
         name=name,
-        base=BaseSpec(reference=str(base), files=digest_files(base, BASE_FILES)),
+        base=BaseSpec(references=(str(base),), files=digest_files(base, BASE_FILES)),
         heads={"sentiment": HeadSpec(labels=tuple(labels), pooling="native")},
     )
 
@@ -130,8 +132,8 @@ def write_stack(bundle: Path, members: Sequence[MemberSpec], max_tokens: int = 1
     bundle.mkdir(parents=True, exist_ok=True)
     task = TaskSpec(
         labels=SENTIMENT.labels,
-        pool=PoolSpec(kind="mean", weights=(1 / len(members),) * len(members)),
-        temperature=1.5,
+        pool=PowerPool(weights=(1 / len(members),) * len(members)),
+        calibrator=Temperature(temperature=1.5),
         best_member=members[0].name,
     )
     save_manifest(

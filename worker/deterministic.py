@@ -39,4 +39,6 @@ def _pick(labels: Sequence[str], number: int) -> TaskPrediction:
     chosen, rest = labels[number % len(labels)], (1 - CONFIDENCE) / (len(labels) - 1)
     probabilities = {label: CONFIDENCE if label == chosen else rest for label in labels}
     entropy = -sum(p * math.log(p) for p in probabilities.values())
-    return TaskPrediction(label=chosen, probabilities=probabilities, entropy=entropy, disagreement=0.0)
+    return TaskPrediction(
+        label=chosen, probabilities=probabilities, entropy=entropy, disagreement=0.0, margin=CONFIDENCE - rest
+    )

@@ -1,8 +1,10 @@
 """One member of a stack: an encoder above the layers it shares, and its heads."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -12,13 +14,41 @@ from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper
 from stacknorm.errors import BundleError
 
 
-def pool_tokens(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Token states [n, tokens, width] to one vector a text [n, width], in fp32."""
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """Entities in a batch of texts."""
+
+    rows: Tensor  # int64 [mentions], the text each stands in
+    mask: Tensor  # int64 [mentions, tokens], 1 at the tokens of its words
+
+
+def read_states(hidden: Tensor, mask: Tensor, pooling: Pooling, mentions: Mentions | None = None) -> Tensor:
+    """What a head reads of token states [n, tokens, width], in fp32.
+
+    Returns:
+        `mean` and `cls`: one vector a text, [n, width]; `tokens`: the states as they are, [n, tokens, width];
+        `entity`: the mean over a mention's tokens beside the mean over its text, [mentions, 2 width].
+    """
     states = hidden.float()
     if pooling == "cls":
         return states[:, 0]
+    if pooling == "tokens":
+        return states
+    whole = _mean(states, mask)
+    if pooling == "mean":
+        return whole
+    assert mentions is not None
+    return torch.cat([_mean(states[mentions.rows], mentions.mask), whole[mentions.rows]], dim=1)
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
     weights = mask[..., None].float()
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def head_width(pooling: Pooling, width: int) -> int:
+    """Inputs of a head on an encoder of hidden size `width`."""
+    return 2 * width if pooling == "entity" else width
 
 
 class Member(nn.Module):
@@ -30,14 +60,22 @@ class Member(nn.Module):
         self.heads = heads
         self.poolings = poolings
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Task -> logits [n, head labels] in fp32, from hidden states [n, tokens, width] and mask [n, tokens]."""
+    def forward(self, hidden: Tensor, mask: Tensor, mentions: Mentions | None = None) -> dict[str, Tensor]:
+        """Task -> logits in fp32, from hidden states [n, tokens, width] and mask [n, tokens].
+
+        Logits are [n, head labels]; [n, tokens, head labels] of a `tokens` head; [mentions, head labels] of an
+        `entity` head, which is left out where no mentions are given.
+        """
         output = self.upper(inputs_embeds=hidden, attention_mask=mask)
         if not self.heads:
             (task,) = self.poolings
             return {task: output.logits.float()}
         states = output.last_hidden_state
-        return {task: self.heads[task](pool_tokens(states, mask, pooling)) for task, pooling in self.poolings.items()}
+        return {
+            task: self.heads[task](read_states(states, mask, pooling, mentions))
+            for task, pooling in self.poolings.items()
+            if pooling != "entity" or mentions is not None
+        }
 
 
 def first_own_layer(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> int:
@@ -76,7 +114,10 @@ def _load_heads(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> nn.Mo
             )
         return nn.ModuleDict()
     heads = nn.ModuleDict(
-        {task: nn.Linear(model.config.hidden_size, len(head.labels)) for task, head in spec.heads.items()}
+        {
+            task: nn.Linear(head_width(head.pooling, model.config.hidden_size), len(head.labels))
+            for task, head in spec.heads.items()
+        }
     )
     tensors = {name: tensor.float() for name, tensor in load_tensors(folder / HEADS_FILE).items()}
     try:

@@ -29,12 +29,12 @@ def _what_it_is(bundle: Bundle) -> Iterator[str]:
     rows = ["| member | base | heads |", "|---|---|---|"]
     for member in manifest.members:
         heads = ", ".join(f"{task} ({head.pooling})" for task, head in member.heads.items())
-        rows.append(f"| {member.name} | `{member.base.reference}` | {heads} |")
+        rows.append(f"| {member.name} | `{member.base.references[0]}` | {heads} |")
     yield "\n".join(rows)
     for task, spec in manifest.tasks.items():
         served = zip(manifest.members_of(task), spec.pool.weights, strict=True)
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in served)
-        yield f"{task}: {spec.pool.kind} pool ({weights}), then temperature {spec.temperature:.3f}."
+        yield f"{task}: {spec.pool.kind} pool ({weights}), then {spec.calibrator.kind}."
 
 
 def _data(training: Training) -> Iterator[str]:

@@ -4,14 +4,37 @@ Pooling calibrated members gives an underconfident pool, so the temperature is f
 (Rahaman & Thiery 2021, section 4).
 """
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from stacknorm.frozen import Frozen
 from stacknorm.pooling.pool import Probabilities
 
 _TINY = 1e-12
 _NEWTON_ROUNDS = 50
 _COLDEST, _HOTTEST = 0.05, 20.0
+
+
+class Temperature(Frozen):
+    """Sharpen (below 1) or soften (above 1): p^(1/T), renormalised (Guo et al. 2017)."""
+
+    kind: Literal["temperature"] = "temperature"
+    temperature: float = Field(1.0, gt=0)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the order of a row's labels, and so its likeliest one, is never changed."""
+        return True
+
+    def __call__(self, pooled: Probabilities) -> Probabilities:
+        """Calibrate [n, c]."""
+        return apply_temperature(pooled, self.temperature)
+
+
+Calibrator = Temperature
 
 
 def apply_temperature(pooled: Probabilities, temperature: float) -> Probabilities:
@@ -44,6 +67,12 @@ def fit_temperature(pooled: Probabilities, truth: npt.NDArray[np.int64]) -> floa
 def entropy(probabilities: Probabilities) -> Probabilities:
     """Shannon entropy over the last axis, in nats."""
     return np.asarray(-(probabilities * np.log(probabilities + _TINY)).sum(axis=-1)).clip(min=0)
+
+
+def margin(probabilities: Probabilities) -> Probabilities:
+    """The largest value of each row less its second largest, [n, c] -> [n]."""
+    best = np.partition(probabilities, -2, axis=-1)
+    return np.asarray(best[..., -1] - best[..., -2])
 
 
 def disagreement(members: Probabilities, weights: tuple[float, ...]) -> Probabilities:

@@ -19,7 +19,6 @@ from stacknorm.bundle import (
     Interval,
     Manifest,
     MemberSpec,
-    PoolSpec,
     TaskSpec,
     Training,
     save_manifest,
@@ -28,8 +27,8 @@ from stacknorm.encoder.adapter import ADAPTER_FILES
 from stacknorm.evaluation.card import CARD_FILE, render_card
 from stacknorm.evaluation.evaluate import STACK
 from stacknorm.evaluation.metrics import Truth, nll, score
-from stacknorm.pooling.calibrate import apply_temperature, fit_temperature
-from stacknorm.pooling.pool import Pool, Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
+from stacknorm.pooling.calibrate import Temperature, apply_temperature, fit_temperature
+from stacknorm.pooling.pool import Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
 from stacknorm.source import BASE_FILES, digest_files
 from stacknorm.training.corpus import Corpus, describe_rows
 from stacknorm.training.finetune import Cost
@@ -76,13 +75,9 @@ def fit_task(labels: Sequence[str], members: Mapping[str, Probabilities], truth:
     best = min(members, key=lambda name: nll(members[name], truth))
     whole = apply_temperature(pool(stacked), temperature)
     return Fitted(
-        TaskSpec(labels=tuple(labels), pool=_pool_spec(pool), temperature=temperature, best_member=best),
+        TaskSpec(labels=tuple(labels), pool=pool, calibrator=Temperature(temperature=temperature), best_member=best),
         {name: score(given, truth) for name, given in ({STACK: whole} | dict(members)).items()},
     )
-
-
-def _pool_spec(pool: Pool) -> PoolSpec:
-    return PoolSpec(kind=pool.kind, weights=pool.weights)
 
 
 def write_bundle(run: Run, members: Mapping[str, Path], fitted: Mapping[str, Fitted], cost: Cost) -> Bundle:
@@ -128,7 +123,7 @@ def _manifest(run: Run, fitted: Mapping[str, Fitted], cost: Cost) -> Manifest:
 def _member_spec(run: Run, member: MemberRecipe) -> MemberSpec:
     return MemberSpec(
         name=member.name,
-        base=BaseSpec(reference=run.recipe.base, files=digest_files(run.base, BASE_FILES)),
+        base=BaseSpec(references=(run.recipe.base,), files=digest_files(run.base, BASE_FILES)),
         heads={
             task: HeadSpec(labels=recipe.labels, pooling=member.pooling) for task, recipe in run.recipe.tasks.items()
         },

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from stacknorm.bundle import Frozen, Name
+from stacknorm.bundle import Name
 from stacknorm.errors import DataError
+from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
 
 

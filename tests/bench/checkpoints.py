@@ -25,11 +25,12 @@ from stacknorm.bundle import (
     Manifest,
     MemberSpec,
     Pooling,
-    PoolSpec,
     TaskSpec,
     save_manifest,
 )
 from stacknorm.labels import SENTIMENT
+from stacknorm.pooling.calibrate import Temperature
+from stacknorm.pooling.pool import PowerPool
 from stacknorm.source import BASE_FILES, digest_files
 
 TASK = "sentiment"
@@ -54,11 +55,14 @@ def write_bundle(folder: Path, classifier: Path, max_tokens: int) -> Path:
     folder.mkdir(parents=True)
     member = MemberSpec(
         name="classifier",
-        base=BaseSpec(reference=str(classifier), files=digest_files(classifier, BASE_FILES)),
+        base=BaseSpec(references=(str(classifier),), files=digest_files(classifier, BASE_FILES)),
         heads={TASK: HeadSpec(labels=SENTIMENT.labels, pooling="native")},
     )
     task = TaskSpec(
-        labels=SENTIMENT.labels, pool=PoolSpec(kind="mean", weights=(1.0,)), temperature=1.0, best_member=member.name
+        labels=SENTIMENT.labels,
+        pool=PowerPool(weights=(1.0,)),
+        calibrator=Temperature(temperature=1.0),
+        best_member=member.name,
     )
     save_manifest(
         folder,

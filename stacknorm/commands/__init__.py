@@ -1,0 +1,1 @@
+"""The commands of `stacknorm`, one module each; what loads torch is imported inside them."""
