@@ -80,14 +80,32 @@ class MemberSpec(Frozen):
         return self
 
 
+class ChannelSpec(Frozen):
+    """Members joined before the answer: one head on what they read of a text, counted by pools as one more member.
+
+    Akbik et al. 2019 and Wang et al. 2021 (ACE) join embeddings so.
+    """
+
+    name: Name
+    members: tuple[Name, ...] = Field(min_length=2)
+    combine: Literal["concat", "sum"] = "concat"
+    """Features end to end, or added (a residual sum, for members of one width)."""
+    heads: Mapping[Name, HeadSpec] = Field(min_length=1)
+    """Each with pooling `mean` or `cls`: how a member's features are taken."""
+    files: Files
+    """Under the channel's folder: its heads."""
+
+
 class TaskSpec(Frozen):
     """One task: its label space, how members are pooled on it, and the calibrator."""
 
     kind: TaskKind = "single"
     labels: tuple[str, ...]
     """Of a `spans` task: the types of span, without the prefixes of a tagging scheme."""
+    member_temperatures: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """One for each member of the pool, applied to its own logits before pooling; empty: all 1."""
     pool: Pool
-    """Over the members that have a head for the task, in manifest order."""
+    """Over the members and channels that have a head for the task, in manifest order."""
     calibrator: Calibrator
     """Applied after pooling."""
     calibrated: bool = True
@@ -175,6 +193,7 @@ class Manifest(Frozen):
     """None: what lies beyond `max_tokens` is not read."""
     tasks: Mapping[Name, TaskSpec] = Field(min_length=1)
     members: tuple[MemberSpec, ...] = Field(min_length=1)
+    channels: tuple[ChannelSpec, ...] = ()
     cascade: CascadeSpec | None = None
     files: Files = Field(default_factory=dict)
     training: Training | None = None
@@ -183,24 +202,32 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        names = [member.name for member in self.members]
+        names = [member.name for member in (*self.members, *self.channels)]
         if len(set(names)) != len(names):
             raise ValueError(f"two members share a name: {names}")
         for task, spec in self.tasks.items():
             serving = self.members_of(task)
             if len(spec.pool.weights) != len(serving) or not serving:
                 raise ValueError(f"task {task}: {len(spec.pool.weights)} weights for {len(serving)} members")
+            if spec.member_temperatures and len(spec.member_temperatures) != len(serving):
+                raise ValueError(
+                    f"task {task}: {len(spec.member_temperatures)} temperatures for {len(serving)} members"
+                )
             if spec.best_member not in serving:
                 raise ValueError(f"task {task}: best_member {spec.best_member} has no head for it")
-        if stray := {task for member in self.members for task in member.heads} - self.tasks.keys():
+        if stray := {task for member in (*self.members, *self.channels) for task in member.heads} - self.tasks.keys():
             raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
-        if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(names):
-            raise ValueError(f"the stages of the cascade do not name each of {names} once")
+        own = [member.name for member in self.members]
+        if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(own):
+            raise ValueError(f"the stages of the cascade do not name each of {own} once")
+        for channel in self.channels:
+            if stray := set(channel.members) - set(own):
+                raise ValueError(f"channel {channel.name} joins unknown members: {sorted(stray)}")
         return self
 
     def members_of(self, task: str) -> tuple[str, ...]:
-        """Names of the members with a head for `task`, in order."""
-        return tuple(member.name for member in self.members if task in member.heads)
+        """Names of the members and channels with a head for `task`, in order."""
+        return tuple(member.name for member in (*self.members, *self.channels) if task in member.heads)
 
     def canonical(self) -> bytes:
         """The manifest as bytes that do not depend on layout: sorted keys, no spaces."""
@@ -251,7 +278,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in exc.errors()[:5])
         raise BundleError(f"{path} is not a valid bundle: {problems}") from exc
     verify_files(root, manifest.files)
-    for member in manifest.members:
+    for member in (*manifest.members, *manifest.channels):
         verify_files(root / member.name, member.files)
     return Bundle(root, manifest)
 
