@@ -1,4 +1,4 @@
-"""Predictions and evaluations as people and programs read them: JSON records and tables."""
+"""Evaluations as people and programs read them: JSON records and tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,21 +8,8 @@ from rich.table import Table
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.evaluate import Evaluation, Part
-from stacknorm.prediction import Prediction, TaskPrediction
 
 _TITLES = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
-
-
-def prediction_record(prediction: Prediction) -> dict[str, Any]:
-    """Task -> label and probabilities; a task with a positive and a negative label also gets their `score`."""
-    return {task: _task_record(answer) for task, answer in prediction.tasks.items()}
-
-
-def _task_record(answer: TaskPrediction) -> dict[str, Any]:
-    shares = answer.probabilities
-    signed = {"positive", "negative"} <= shares.keys()
-    score = {"score": shares["positive"] - shares["negative"]} if signed else {}
-    return {"label": answer.label, **score, "probabilities": dict(shares)}
 
 
 def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:

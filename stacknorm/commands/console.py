@@ -1,0 +1,32 @@
+"""What every command does at its edges: where it prints, and how it says what went wrong."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from stacknorm.errors import StacknormError
+
+PIPE_WIDTH = 120  # where there is no terminal to ask
+
+
+def open_console() -> Console:
+    """Standard output, as wide as its terminal."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """One line for what the user can mend, and none of what libraries tell their developers."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except StacknormError as exc:
+        Console(stderr=True).print(f"[bold red]stacknorm:[/] {exc}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from exc
