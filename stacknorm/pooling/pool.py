@@ -1,6 +1,7 @@
-"""Pools: from the probabilities of several members to one distribution.
+"""Pools: from the probabilities of several members to one distribution. Applying them needs numpy alone.
 
-Shapes throughout: members x rows x labels, [k, n, c], each [k, n] a point of the simplex.
+Shapes throughout: members x rows x labels, [k, n, c], each [k, n] a point of the simplex. A task with any number of
+labels a text is pooled as one binary task for each label: `to_pairs` before, `from_pairs` after.
 """
 
 from collections.abc import Sequence
@@ -8,55 +9,195 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stacknorm.frozen import Frozen
 
 Probabilities = npt.NDArray[np.float64]
 
 _TINY = 1e-12  # keeps logarithms finite; far below what a softmax in single precision tells apart
-_EM_ROUNDS = 200
-_ASCENT_ROUNDS = 300
+_TIE = 1e-6  # shares of the vote closer than this are a tie
+_DOUBT = 1e-6  # the least probability a stacked regression sees, so that one sure member cannot drown the others
+
+
+def _check_simplex(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if abs(sum(weights) - 1) > 1e-6:
+        raise ValueError(f"the weights of a pool sum to {sum(weights)}, not 1")
+    return weights
+
+
+Weights = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1), AfterValidator(_check_simplex)
+]
+"""One for each member, summing to 1."""
 
 
 class PowerPool(Frozen):
-    """The weighted power mean of the members' probabilities: exponent 1 adds them, 0 multiplies powers of them."""
+    """The weighted power mean of the members' probabilities, renormalised.
+
+    Exponent 1 is the linear pool (the mean, the weighted mean, the soft vote), 0 the log pool (weighted products of
+    powers). Between them alone is the pool sure to be likelier than its members are on average.
+    """
 
     kind: Literal["power"] = "power"
-    weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
-    """One for each member, summing to 1."""
+    weights: Weights
     exponent: float = Field(1.0, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _is_on_the_simplex(self) -> Self:
-        if abs(sum(self.weights) - 1) > 1e-6:
-            raise ValueError(f"the weights of a pool sum to {sum(self.weights)}, not 1")
-        return self
 
     def __call__(self, members: Probabilities) -> Probabilities:
         """Pool [k, n, c] into [n, c]."""
-        weights = np.asarray(self.weights)
-        if self.exponent == 0:
-            return _softmax(np.tensordot(weights, np.log(members + _TINY), axes=1))
-        pooled = np.tensordot(weights, members**self.exponent, axes=1) ** (1 / self.exponent)
-        return np.asarray(pooled / pooled.sum(axis=1, keepdims=True))
+        mixed = np.tensordot(np.asarray(self.weights), box_cox(members, self.exponent), axes=1)
+        return softmax(undo_box_cox(mixed, self.exponent))
 
     def only(self, present: Sequence[int]) -> "PowerPool":
-        """The pool of some of its members: their weights renormalised, equal where they had none."""
-        weights = np.asarray(self.weights)[list(present)]
-        shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
-        return self.model_copy(update={"weights": tuple(shares.tolist())})
+        """The pool of some of its members."""
+        return self.model_copy(update={"weights": _shares_of(self.weights, present)})
 
 
-Pool = PowerPool
+class VotePool(Frozen):
+    """The hard vote: each label's share is the weight of the members that find it likeliest.
+
+    A tie goes to the label that is likelier in the weighted mean, which counts for a millionth of the shares.
+    """
+
+    kind: Literal["vote"] = "vote"
+    weights: Weights
+
+    def __call__(self, members: Probabilities) -> Probabilities:
+        """Pool [k, n, c] into shares of the vote, [n, c]."""
+        weights = np.asarray(self.weights)
+        votes = np.eye(members.shape[2])[members.argmax(axis=2)]
+        return np.tensordot(weights, votes + _TIE * members, axes=1) / (1 + _TIE)
+
+    def only(self, present: Sequence[int]) -> "VotePool":
+        """The pool of some of its members."""
+        return self.model_copy(update={"weights": _shares_of(self.weights, present)})
 
 
-def mean_pool(members: int) -> Pool:
+class TrimmedPool(Frozen):
+    """The mean of each label's probabilities without the `cut` lowest and highest, renormalised.
+
+    It bears `cut` members that are wrong in any way. The largest `cut` that leaves one or two is the median.
+    """
+
+    kind: Literal["trimmed"] = "trimmed"
+    members: int = Field(ge=1)
+    cut: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _leaves_members(self) -> Self:
+        if self.cut > most_cut(self.members):
+            raise ValueError(f"a trimmed pool of {self.members} cannot lose {self.cut} at each end")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Equal ones."""
+        return (1 / self.members,) * self.members
+
+    def __call__(self, members: Probabilities) -> Probabilities:
+        """Pool [k, n, c] into [n, c]."""
+        kept = np.sort(members, axis=0)[self.cut : len(members) - self.cut]
+        # Certain members that all differ trim each other away; what is left then is their mean.
+        shares = kept.mean(axis=0) + _TINY * members.mean(axis=0)
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+    def only(self, present: Sequence[int]) -> "TrimmedPool":
+        """The pool of some of its members; of a median, their median."""
+        return TrimmedPool(members=len(present), cut=min(self.cut, most_cut(len(present))))
+
+
+class LogisticPool(Frozen):
+    """Stacking (Wolpert 1992) by multinomial logistic regression on the members' log-probabilities."""
+
+    kind: Literal["logistic"] = "logistic"
+    coefficients: tuple[tuple[tuple[float, ...], ...], ...] = Field(min_length=1)
+    """Member x its label x the label it speaks for, [k, c, c]."""
+    intercepts: tuple[float, ...] = Field(min_length=2)
+    fallback: PowerPool
+    """Of the same members, for when one is missing: a regression without some of its inputs means nothing."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        labels = len(self.intercepts)
+        square = all(len(one) == labels and all(len(row) == labels for row in one) for one in self.coefficients)
+        if not square or len(self.coefficients) != len(self.fallback.weights):
+            raise ValueError(f"the coefficients of a stacked pool are not members x {labels} x {labels}")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Those of the fallback."""
+        return self.fallback.weights
+
+    def __call__(self, members: Probabilities) -> Probabilities:
+        """Pool [k, n, c] into [n, c]."""
+        return softmax(
+            np.einsum("knc,kcd->nd", log_odds_input(members), np.asarray(self.coefficients)) + self.intercepts
+        )
+
+    def only(self, present: Sequence[int]) -> "LogisticPool | PowerPool":
+        """The fallback of those that are left; itself where all are."""
+        return self if list(present) == list(range(len(self.coefficients))) else self.fallback.only(present)
+
+
+Pool = Annotated[PowerPool | VotePool | TrimmedPool | LogisticPool, Field(discriminator="kind")]
+"""Each has `weights` (equal where it has none of its own) and `only(present)`, the pool of the members at those
+positions, with their weights renormalised."""
+
+
+def mean_pool(members: int) -> PowerPool:
     """Equal weights."""
     return PowerPool(weights=(1 / members,) * members)
 
 
-def fit_weighted_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> Pool:
+def most_cut(members: int) -> int:
+    """How many of `members` values can be cut at each end so that one or two are left."""
+    return (members - 1) // 2
+
+
+def box_cox(probabilities: Probabilities, exponent: float) -> Probabilities:
+    """The values whose weighted sums a power pool takes: (p^r - 1) / r, and log p at r = 0 (Box & Cox 1964)."""
+    logs = np.log(probabilities + _TINY)
+    return np.asarray(np.expm1(exponent * logs) / exponent) if exponent else logs
+
+
+def undo_box_cox(mixed: Probabilities, exponent: float) -> Probabilities:
+    """The logarithm of the power mean, from the weighted sum of `box_cox`."""
+    return np.asarray(np.log1p(exponent * mixed) / exponent) if exponent else mixed
+
+
+def log_odds_input(members: Probabilities) -> Probabilities:
+    """What a stacked regression reads: bounded log-probabilities, shape kept."""
+    return np.asarray(np.log(members.clip(min=_DOUBT)))
+
+
+def softmax(logits: Probabilities) -> Probabilities:
+    """Probabilities over the last axis, shape kept."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def to_pairs(probabilities: Probabilities) -> Probabilities:
+    """Take labels that apply or not, each for itself, as binary rows: [..., n, c] -> [..., n * c, 2].
+
+    Row i * c + j says (no, yes) to label j of text i.
+    """
+    pairs = np.stack([1 - probabilities, probabilities], axis=-1)
+    return pairs.reshape(*probabilities.shape[:-2], -1, 2)
+
+
+def from_pairs(pairs: Probabilities, labels: int) -> Probabilities:
+    """Undo `to_pairs`: [..., n * c, 2] -> [..., n, c], the probability that each label applies."""
+    return np.asarray(pairs[..., 1].reshape(*pairs.shape[:-2], -1, labels))
+
+
+def _shares_of(weights: tuple[float, ...], present: Sequence[int]) -> tuple[float, ...]:
+    """The weights of those present, renormalised; equal where they had none."""
+    kept = np.asarray(weights)[list(present)]
+    return tuple((kept / kept.sum() if kept.sum() > 0 else np.full(len(kept), 1 / len(kept))).tolist())
+
+
+def fit_weighted_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> PowerPool:
     """Weights of the linear pool that maximise the likelihood of `truth`.
 
     Expectation maximisation on the weights of a mixture whose parts are fixed: it never leaves the simplex and
@@ -68,13 +209,13 @@ def fit_weighted_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> P
     """
     given = members[:, np.arange(len(truth)), truth] + _TINY  # [k, n]
     weights = np.full(len(members), 1 / len(members))
-    for _ in range(_EM_ROUNDS):
+    for _ in range(200):
         share = weights[:, None] * given
         weights = (share / share.sum(axis=0)).mean(axis=1)
     return PowerPool(weights=tuple((weights / weights.sum()).tolist()))
 
 
-def fit_log_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> Pool:
+def fit_log_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> PowerPool:
     """Weights of the log pool that maximise the likelihood of `truth`, by exponentiated gradient ascent.
 
     The likelihood is concave in the weights (a log-linear model), and the multiplicative step stays on the simplex.
@@ -86,14 +227,9 @@ def fit_log_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> Pool:
     logs = np.log(members + _TINY)
     given = logs[:, np.arange(len(truth)), truth].mean(axis=1)  # [k]
     weights = np.full(len(members), 1 / len(members))
-    for _ in range(_ASCENT_ROUNDS):
-        pooled = _softmax(np.tensordot(weights, logs, axes=1))
+    for _ in range(300):
+        pooled = softmax(np.tensordot(weights, logs, axes=1))
         gradient = given - (logs * pooled).sum(axis=2).mean(axis=1)
         weights = weights * np.exp(gradient - gradient.max())
         weights = weights / weights.sum()
     return PowerPool(weights=tuple(weights.tolist()), exponent=0)
-
-
-def _softmax(logits: Probabilities) -> Probabilities:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
