@@ -230,8 +230,12 @@ class Manifest(Frozen):
         return tuple(member.name for member in (*self.members, *self.channels) if task in member.heads)
 
     def canonical(self) -> bytes:
-        """The manifest as bytes that do not depend on layout: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+        """What the file says, as bytes that do not depend on its layout: sorted keys, no spaces.
+
+        Fields the file does not have are left out, so that one bundle keeps its digest when this library learns more.
+        """
+        stated = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,4 +301,4 @@ def save_manifest(root: Path, manifest: Manifest) -> Bundle:
     """Write `bundle.json` under `root` for files that already lie there."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (root / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
-    return Bundle(root, manifest)
+    return Bundle(root, Manifest.model_validate_json(text))

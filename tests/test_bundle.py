@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def test_a_saved_bundle_is_read_back_the_same_and_its_digest_does_not_depend_on_
     assert load_bundle(root) == first
     assert load_bundle(root).digest == first.digest
     assert len(first.digest) == 64
+
+
+def test_the_digest_is_of_what_the_file_says_whatever_fields_the_library_learned_since(tmp_path: Path) -> None:
+    root = write_tiny_bundle(tmp_path)
+    stated = json.loads((root / "bundle.json").read_text())
+    del stated["cascade"], stated["windows"]
+    (root / "bundle.json").write_text(json.dumps(stated))
+    expected = json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()
+    assert load_bundle(root).digest == hashlib.sha256(expected).hexdigest()
 
 
 def test_the_digest_changes_with_anything_in_the_manifest(tmp_path: Path) -> None:
@@ -78,10 +88,10 @@ def test_a_manifest_with_an_unknown_or_wrong_field_names_it(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pool": {"kind": "mean", "weights": [1.0]}}, "1 weights for 2 members"),
-        ({"pool": {"kind": "mean", "weights": [0.9, 0.9]}}, "sum to 1.8, not 1"),
+        ({"pool": {"kind": "power", "weights": [1.0]}}, "1 weights for 2 members"),
+        ({"pool": {"kind": "power", "weights": [0.9, 0.9]}}, "sum to 1.8, not 1"),
         ({"best_member": "third"}, "third has no head"),
-        ({"temperature": 0}, "temperature"),
+        ({"calibrator": {"kind": "temperature", "temperature": 0}}, "temperature"),
     ],
 )
 def test_a_task_must_fit_its_members(change: dict[str, object], message: str, tmp_path: Path) -> None:
