@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec, save_manifest
 from stacknorm.encoder.trunk import ARCHITECTURES
@@ -37,38 +38,64 @@ WORDS = [
     "cuts",
     "raises",
 ]
-_SPECIAL = ["<pad>", "[UNK]", "[CLS]", "[SEP]"]
+_SPECIAL = {0: ["<pad>", "[UNK]", "[CLS]", "[SEP]"], 1: ["[UNK]", "<pad>", "[CLS]", "[SEP]"]}
+"""By the number of the padding token: families that count positions from it take it to be 1."""
+_PADDING = {"bert": 0, "deberta-v2": 0, "distilbert": 0, "electra": 0}
+
+_SIZES = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 32}
+_OWN_SIZES: dict[str, dict[str, Any]] = {
+    "camembert": _SIZES | {"type_vocab_size": 1},
+    "deberta-v2": _SIZES
+    | {"relative_attention": True, "position_buckets": 4, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    | {"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0},
+    "distilbert": {"dim": WIDTH, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32},
+    "electra": _SIZES | {"embedding_size": 8},
+    "roberta": _SIZES | {"type_vocab_size": 1},
+    "xlm-roberta": _SIZES | {"type_vocab_size": 1},
+}
+"""As the published checkpoints of each family are shaped, but small."""
 
 
-def write_tokenizer(root: Path) -> None:
-    vocabulary = {word: number for number, word in enumerate([*_SPECIAL, *WORDS])}
+def write_tokenizer(root: Path, padding: int = 0) -> None:
+    vocabulary = {word: number for number, word in enumerate([*_SPECIAL[padding], *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.save(str(root / "tokenizer.json"))
 
 
-def write_base(root: Path, kind: str = "bert", seed: int = 0, labels: int | None = None) -> Path:
-    """Write a base; with `labels` it is a whole classifier."""
+def tiny_config(kind: str, labels: int | None = None, **changes: Any) -> PreTrainedConfig:
+    """The configuration of a tiny base; `changes` are fields of the family's own."""
+    padding = _PADDING.get(kind, 1)
+    sizes = {"vocab_size": len(_SPECIAL[padding]) + len(WORDS), "max_position_embeddings": 64, "pad_token_id": padding}
+    counted = {"num_labels": labels} if labels else {}
+    return ARCHITECTURES[kind].config(**sizes | _OWN_SIZES.get(kind, _SIZES) | counted | changes)
+
+
+def write_base(
+    root: Path, kind: str = "bert", seed: int = 0, labels: int | None = None, task: str = "single", **changes: Any
+) -> Path:
+    """Write a base; with `labels` it is a whole classifier, or a tagger where the task is `spans`."""
     root.mkdir(parents=True, exist_ok=True)
     architecture = ARCHITECTURES[kind]
-    sizes = {"vocab_size": len(_SPECIAL) + len(WORDS), "max_position_embeddings": 64, "pad_token_id": 0}
-    if kind == "distilbert":
-        sizes |= {"dim": WIDTH, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 32}
-    else:
-        sizes |= {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 32}
-    config = architecture.config(**sizes, **({"num_labels": labels} if labels else {}))
+    if task == "multi":
+        changes["problem_type"] = "multi_label_classification"
+    config = tiny_config(kind, labels, **changes)
     torch.manual_seed(seed)
-    model: PreTrainedModel = (architecture.classifier if labels else architecture.encoder)(config)
+    whole = architecture.tagger if task == "spans" else architecture.classifier
+    model: PreTrainedModel = (whole if labels else architecture.encoder)(config)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.2)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, root / "model.safetensors")
+    config.architectures = [type(model).__name__]
     (root / "config.json").write_text(json.dumps(config.to_dict()))
-    write_tokenizer(root)
+    write_tokenizer(root, _PADDING.get(kind, 1))
     return root
 
 
@@ -76,7 +103,11 @@ def write_adapter(folder: Path, kind: str = "bert", layers: Sequence[int] = (2, 
     """Write a LoRA adapter of rank 2 on the query and output maps of the given layers."""
     folder.mkdir(parents=True, exist_ok=True)
     random = torch.Generator().manual_seed(seed)
-    query = {"bert": "attention.self.query", "distilbert": "attention.q_lin", "mpnet": "attention.attn.q"}
+    query = {
+        "deberta-v2": "attention.self.query_proj",
+        "distilbert": "attention.q_lin",
+        "mpnet": "attention.attn.q",
+    }
     name = query.get(kind, "attention.self.query")
     tensors = {}
     for layer in layers:
