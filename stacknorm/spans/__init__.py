@@ -1,0 +1,1 @@
+"""Labelled spans of a text: tagging schemes, pooling by character, scores."""
