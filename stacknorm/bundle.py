@@ -6,7 +6,7 @@ the fingerprints of the training texts and a model card. Bases are named, not co
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,7 +18,7 @@ from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.pool import Pool
-from stacknorm.source import BASE_FILES, resolve_base, verify_files
+from stacknorm.source import BASE_FILES, Place, look_for_base, verify_files
 
 MANIFEST_FILE = "bundle.json"
 FINGERPRINTS_FILE = "fingerprints.safetensors"
@@ -202,7 +202,7 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        names = [member.name for member in (*self.members, *self.channels)]
+        names = [member.name for member in self.voices()]
         if len(set(names)) != len(names):
             raise ValueError(f"two members share a name: {names}")
         for task, spec in self.tasks.items():
@@ -215,7 +215,7 @@ class Manifest(Frozen):
                 )
             if spec.best_member not in serving:
                 raise ValueError(f"task {task}: best_member {spec.best_member} has no head for it")
-        if stray := {task for member in (*self.members, *self.channels) for task in member.heads} - self.tasks.keys():
+        if stray := {task for member in self.voices() for task in member.heads} - self.tasks.keys():
             raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
         own = [member.name for member in self.members]
         if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(own):
@@ -225,9 +225,13 @@ class Manifest(Frozen):
                 raise ValueError(f"channel {channel.name} joins unknown members: {sorted(stray)}")
         return self
 
+    def voices(self) -> tuple[MemberSpec | ChannelSpec, ...]:
+        """All that pools may count: the members, then the channels."""
+        return (*self.members, *self.channels)
+
     def members_of(self, task: str) -> tuple[str, ...]:
         """Names of the members and channels with a head for `task`, in order."""
-        return tuple(member.name for member in (*self.members, *self.channels) if task in member.heads)
+        return tuple(member.name for member in self.voices() if task in member.heads)
 
     def canonical(self) -> bytes:
         """What the file says, as bytes that do not depend on its layout: sorted keys, no spaces.
@@ -250,9 +254,30 @@ class Bundle:
         """Sha256 of the canonical manifest, which in turn holds the digest of every file: the stack's identity."""
         return hashlib.sha256(self.manifest.canonical()).hexdigest()
 
+    def places_of(self, base: BaseSpec, *, online: bool = True) -> Iterator[Place]:
+        """Places where a base was looked for, the cache first; the last one has it, if any has."""
+        return look_for_base(base.references, base.files, self.root, online=online)
+
     def base_directory(self, member: MemberSpec) -> Path:
-        """Where a member's base lies on this machine."""
-        return resolve_base(member.base.references[0], self.root)
+        """Where a member's base lies on this machine, its files verified.
+
+        Raises:
+            BundleError: no place has it; says why of each, and how to fetch it.
+        """
+        problems = []
+        for place in self.places_of(member.base):
+            if place.directory is not None:
+                return place.directory
+            problems.append(place.problem)
+        raise BundleError(
+            "\n  ".join([f"the base of member {member.name} is in none of its places:", *problems])
+            + f"\nfetch it with: stacknorm bundle fetch {self.call_name}"
+        )
+
+    @property
+    def call_name(self) -> str:
+        """What commands call it: the name of a packaged bundle, else its directory."""
+        return self.root.name if self.root.parent == _PACKAGED else str(self.root)
 
 
 def find_bundle(name_or_path: str | Path) -> Path:
@@ -282,19 +307,19 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in exc.errors()[:5])
         raise BundleError(f"{path} is not a valid bundle: {problems}") from exc
     verify_files(root, manifest.files)
-    for member in (*manifest.members, *manifest.channels):
+    for member in manifest.voices():
         verify_files(root / member.name, member.files)
     return Bundle(root, manifest)
 
 
 def verify_bases(bundle: Bundle) -> None:
-    """Verify the files of every base once.
+    """Find and verify the base of every member.
 
     Raises:
-        BundleError: a base cannot be found, or a file of it is missing or altered.
+        BundleError: a base is in none of its places, or its files there are not the ones meant.
     """
-    for root, files in {(bundle.base_directory(m), tuple(m.base.files.items())) for m in bundle.manifest.members}:
-        verify_files(root, dict(files))
+    for member in bundle.manifest.members:
+        bundle.base_directory(member)
 
 
 def save_manifest(root: Path, manifest: Manifest) -> Bundle:
