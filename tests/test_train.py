@@ -28,6 +28,7 @@ max_tokens = 16
 batch_tokens = 120
 held_out = 0.2
 seed = 5
+precision = "fp32"
 tasks = { sentiment = { labels = ["negative", "positive"] }, matter = { labels = ["bank", "oil"] } }
 
 [[data]]
@@ -102,7 +103,7 @@ def train(root: Path, out: Path, config: str = "short.toml") -> str:
 def test_training_gives_a_bundle_that_has_learnt_and_says_how_well(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "base").symlink_to(trained / "base")
     said = train(trained, tmp_path / "out", "toy.toml")
-    assert "2 members to train" in said
+    assert "2 of 2 trainings to do" in said
     assert "one: epoch 6" in said
     engine = Engine.load(_beside(trained, tmp_path / "out"), precision="fp32")
     bad, good = engine.predict(["acme oil warns", "bank oil beats"])
@@ -135,7 +136,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_members_that_are_missing(traine
     with pytest.raises(StopError):
         train_bundle(trained / "short.toml", trained / "data", tmp_path, Stopping())
     said = train(trained, tmp_path)
-    assert "1 members to train" in said
+    assert "1 of 2 trainings to do" in said
     assert "one: epoch" not in said
     assert "two: epoch 1" in said
 

@@ -1,70 +1,69 @@
-"""Fine-tune one member: LoRA on the top layers, heads for every task, from cached lower states.
+"""Fine-tune one member from cached states of the frozen layers: heads for its tasks, adapters or whole top layers.
 
-Nothing here reads a validation file: early stopping, pools and temperatures use a held-out part of the training
-data. Source of the adapters: Hu et al. 2021, LoRA.
+Nothing here reads a validation file: early stopping uses a held-out part of the training data. Source of the
+adapters: Hu et al. 2021, LoRA.
 """
 
-import copy
-import hashlib
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import peft
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stacknorm.bundle import HEADS_FILE
-from stacknorm.encoder.adapter import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
-from stacknorm.encoder.member import Member
+from stacknorm.bundle import TaskKind
+from stacknorm.encoder.member import Member, Mentions
 from stacknorm.encoder.precision import Precision, faster_precision
 from stacknorm.encoder.tokens import cut_batches
-from stacknorm.encoder.trunk import architecture_of, depth_of, take_upper
 from stacknorm.evaluation.metrics import nll
 from stacknorm.pooling.calibrate import apply_temperature, fit_temperature
-from stacknorm.pooling.pool import Probabilities
-from stacknorm.source import BASE_FILES, digest_files
-from stacknorm.training.corpus import Corpus, Indices, class_weights
+from stacknorm.pooling.pool import Probabilities, to_pairs
+from stacknorm.training.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
+from stacknorm.training.corpus import Corpus, Indices, Split, class_shares, class_weights
 from stacknorm.training.recipe import MemberRecipe, Recipe
 from stacknorm.training.states import States
+from stacknorm.training.targets import (
+    IGNORED,
+    Objective,
+    Offsets,
+    Target,
+    answer_units,
+    encode_target,
+    gather_mentions,
+    head_labels,
+    head_pooling,
+    true_units,
+)
+from stacknorm.training.trainee import HeadPlan, Trainee, make_trainee, write_trainee
 
-_HELD_OUT_FILE = "held_out.safetensors"
+_ANSWERS_FILE = "held_out.safetensors"
 _COST_FILE = "cost.json"
 _WARM_UP = 0.1
 _MAX_NORM = 1.0
 
 Shaped = tuple[list[int], int]
-"""Rows of the corpus and the width in tokens to pad them to."""
+"""Examples of the corpus and the width in tokens to pad them to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all members are trained from."""
+    """What the members on one base, with one number of frozen layers, are trained from."""
 
     recipe: Recipe
     corpus: Corpus
-    states: States
+    base: Path
     encoder: PreTrainedModel
+    states: States
+    offsets: Sequence[Offsets]
+    """Of the tokens of each text."""
+    targets: list[Target]
+    """Of each example."""
     precision: Precision
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """One member in training; owned by one `train_member` call."""
-
-    ground: Ground
-    model: Member
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    losses: list[nn.CrossEntropyLoss]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,11 @@ class Report:
     loss: float
     held_out_nll: Mapping[str, float]
 
+    @property
+    def score(self) -> float:
+        """The smaller the better: the sum over tasks."""
+        return sum(self.held_out_nll.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -83,128 +87,176 @@ class Cost:
 
     seconds: float
     precision: Precision
+    epoch: int = 0
+    """The one that was kept; 0 where it was not written down."""
 
 
-def member_key(recipe: Recipe, member: MemberRecipe, corpus: Corpus, base: Path) -> str:
-    """Digest of everything a member depends on: a finished member with this key need not be trained again."""
-    shared = recipe.model_dump(mode="json", exclude={"name", "languages", "members"})
-    data = [source.sha256 for source in corpus.sources]
-    parts = [shared, member.model_dump(mode="json"), data, digest_files(base, BASE_FILES)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """One member in training; owned by one `train_member` call."""
+
+    ground: Ground
+    member: MemberRecipe
+    split: Split
+    trainee: Trainee
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    objectives: Mapping[str, Objective]
+
+
+def encode_targets(corpus: Corpus, recipe: Recipe, offsets: Sequence[Offsets]) -> list[Target]:
+    """Targets of all examples in the tokens of a base, whose `offsets` are given for each text."""
+    return [
+        encode_target(example, recipe.tasks[example.task].kind, offsets[text])
+        for example, text in zip(corpus.examples, corpus.text_of.tolist(), strict=True)
+    ]
 
 
 def train_member(
     ground: Ground,
     member: MemberRecipe,
+    split: Split,
     folder: Path,
-    advance: Callable[[], None],
+    *,
+    advance: Callable[[int], None],
     report: Callable[[Report], None],
 ) -> None:
-    """Train one member and write adapter, heads and held-out probabilities to `folder`, which appears when complete.
+    """Train one member and write its weights and its answers to `folder`, which appears when complete.
+
+    A checkpoint beside `folder` lets a later call with the same arguments go on after the last whole epoch, and end
+    with the same weights on the same machine.
 
     Args:
         ground: data, states and base.
         member: its recipe.
+        split: what it learns from, stops by and answers.
         folder: must not exist yet.
-        advance: called after each batch.
+        advance: told how many batches are done since it was last told.
         report: called after each epoch.
     """
-    begun = time.perf_counter()
-    torch.manual_seed(member.seed)
-    adapted, model = _new_member(ground, member)
-    plan = [_epoch_batches(ground, member, epoch) for epoch in range(1, member.epochs + 1)]
-    session = _start(ground, member, model, sum(map(len, plan)))
-    best_score, best, held_out = float("inf"), _trained(adapted, model), _held_out_probabilities(ground, model)
-    for epoch, batches in enumerate(plan, start=1):
-        started = time.perf_counter()
-        loss = _train_epoch(session, batches, advance)
-        probabilities = _held_out_probabilities(ground, model)
-        scores = _held_out_nll(ground.corpus, probabilities)
-        report(Report(epoch, time.perf_counter() - started, loss, scores))
-        if sum(scores.values()) < best_score:
-            best_score, held_out = sum(scores.values()), probabilities
-            best = copy.deepcopy(_trained(adapted, model))
-    cost = Cost(time.perf_counter() - begun, ground.precision)
-    _save(folder, _adapter_config(ground, adapted), best, held_out, cost)
+    path = folder.with_name(folder.name + ".checkpoint")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(member.seed)
+        session = _start(ground, member, split)
+        standing, best = _resume(session, path)
+        advance(sum(len(_epoch_batches(session, epoch)) for epoch in range(1, standing.epoch + 1)))
+        while standing.epoch < member.epochs and not _has_converged(standing, member):
+            standing, best = _run_epoch(session, standing, best, advance, report)
+            _keep(session, standing, best, path)
+        session.trainee.restore(best)
+        _write(session, standing, folder)
+    path.unlink(missing_ok=True)
 
 
-def _new_member(ground: Ground, member: MemberRecipe) -> tuple[peft.PeftModel, Member]:
-    depth = depth_of(ground.encoder)
-    kind = architecture_of(ground.encoder)
-    adapted = _adapt(
-        copy.deepcopy(ground.encoder),
-        LoraConfig(
-            r=member.rank,
-            lora_alpha=2 * member.rank,
-            target_modules=list(kind.linears),
-            layers_to_transform=list(range(depth - ground.recipe.top_layers, depth)),
-            layers_pattern=kind.layers.rpartition(".")[2],
-        ),
+def count_batches(ground: Ground, member: MemberRecipe, split: Split) -> int:
+    """How many batches `train_member` will do, unless it stops early."""
+    rows = _seen(ground.corpus, ground.recipe, member, split)
+    return sum(len(_shape_epoch(ground, member, rows, epoch)) for epoch in range(1, member.epochs + 1))
+
+
+def _run_epoch(
+    session: _Session,
+    standing: Standing,
+    best: Mapping[str, Tensor],
+    advance: Callable[[int], None],
+    report: Callable[[Report], None],
+) -> tuple[Standing, Mapping[str, Tensor]]:
+    started, epoch = time.perf_counter(), standing.epoch + 1
+    loss = _train_epoch(session, _epoch_batches(session, epoch), advance)
+    scores = _held_out_nll(session)
+    seconds = time.perf_counter() - started
+    found = Report(epoch, seconds, loss, scores)
+    standing = replace(standing, epoch=epoch, seconds=standing.seconds + seconds)
+    if found.score < standing.best_score:
+        standing = replace(standing, best_epoch=epoch, best_score=found.score)
+        best = _copies(session.trainee)
+    report(found)
+    return standing, best
+
+
+def _has_converged(standing: Standing, member: MemberRecipe) -> bool:
+    return member.patience is not None and standing.epoch - standing.best_epoch >= member.patience
+
+
+def _copies(trainee: Trainee) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in trainee.weights().items()}
+
+
+def _resume(session: _Session, path: Path) -> tuple[Standing, Mapping[str, Tensor]]:
+    """Put the session where its checkpoint left it; where there is none it stands at the start."""
+    if not path.is_file():
+        return Standing(), _copies(session.trainee)
+    found = load_checkpoint(path)
+    session.trainee.restore(found.now)
+    session.optimiser.load_state_dict(found.optimiser)
+    session.schedule.load_state_dict(found.schedule)
+    torch.set_rng_state(found.random)
+    return found.standing, found.best
+
+
+def _keep(session: _Session, standing: Standing, best: Mapping[str, Tensor], path: Path) -> None:
+    checkpoint = Checkpoint(
+        standing,
+        session.trainee.weights(),
+        best,
+        session.optimiser.state_dict(),
+        session.schedule.state_dict(),
+        torch.get_rng_state(),
     )
-    spaces = ground.recipe.spaces()
-    width = ground.encoder.config.hidden_size
-    layers = nn.ModuleDict(
-        {
-            task: nn.Sequential(nn.Dropout(member.dropout), nn.Linear(width, len(space.labels)))
-            for task, space in spaces.items()
-        }
+    save_checkpoint(path, checkpoint)
+
+
+def _start(ground: Ground, member: MemberRecipe, split: Split) -> _Session:
+    heads, objectives = {}, {}
+    for task in ground.recipe.tasks_of(member):
+        recipe = ground.recipe.tasks[task]
+        labels, learnt = head_labels(recipe.kind, recipe.labels), _learnt_labels(ground, split, task)
+        heads[task] = HeadPlan(labels, head_pooling(recipe.kind, member.pooling), class_shares(learnt, len(labels)))
+        weights = torch.from_numpy(class_weights(learnt, len(labels), member.class_weight_power))
+        objectives[task] = Objective(recipe.kind, weights, member.label_smoothing, recipe.weight)
+    trainee = make_trainee(ground.encoder, member, heads, ground.precision)
+    steps = count_batches(ground, member, split)
+    trained = list(trainee.weights().values())
+    optimiser = torch.optim.AdamW(trained, lr=member.learning_rate, weight_decay=member.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, member.learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
     )
-    encoder = adapted.get_base_model()
-    assert isinstance(encoder, PreTrainedModel)
-    upper = take_upper(encoder, depth - ground.recipe.top_layers)
-    return adapted, Member(upper, layers, dict.fromkeys(spaces, member.pooling))
+    return _Session(ground, member, split, trainee, optimiser, schedule, objectives)
 
 
-def _adapt(encoder: PreTrainedModel, config: LoraConfig) -> peft.PeftModel:
-    with warnings.catch_warnings():
-        # peft asks transformers for an attribute that transformers has renamed; neither is ours to mend.
-        warnings.simplefilter("ignore", FutureWarning)
-        adapted = get_peft_model(encoder, config)
-    assert isinstance(adapted, peft.PeftModel)
-    return adapted
+def _learnt_labels(ground: Ground, split: Split, task: str) -> Indices:
+    """Every label of the task's head that occurs in the training examples, once for each time it does."""
+    rows = ground.corpus.only(split.train, [task])
+    labels = [label for row in rows.tolist() for label in ground.targets[row].labels if label != IGNORED]
+    return np.array(labels, dtype=np.int64)
 
 
-def _epoch_batches(ground: Ground, member: MemberRecipe, epoch: int) -> list[Shaped]:
-    """Batches of rows of like length: which of them meet is random, and so is the order of batches."""
-    rows = ground.corpus.rows(held_out=False)
-    kept = np.random.default_rng([member.seed, 0]).permutation(rows)[: round(member.row_share * len(rows))]
+def _seen(corpus: Corpus, recipe: Recipe, member: MemberRecipe, split: Split) -> Indices:
+    """The examples a member learns from."""
+    rows = corpus.only(split.train, recipe.tasks_of(member))
+    return np.random.default_rng([member.seed, 0]).permutation(rows)[: round(member.row_share * len(rows))]
+
+
+def _epoch_batches(session: _Session, epoch: int) -> list[Shaped]:
+    ground, member = session.ground, session.member
+    return _shape_epoch(ground, member, _seen(ground.corpus, ground.recipe, member, session.split), epoch)
+
+
+def _shape_epoch(ground: Ground, member: MemberRecipe, rows: Indices, epoch: int) -> list[Shaped]:
+    """Batches of texts of like length: which of them meet is random, and so is the order of batches."""
     random = np.random.default_rng([member.seed, epoch])
-    batches = _shape(ground, random.permutation(kept))
+    batches = _shape(ground, random.permutation(rows))
     return [batches[place] for place in random.permutation(len(batches))]
 
 
 def _shape(ground: Ground, rows: Indices) -> list[Shaped]:
-    lengths = [ground.states.lengths[row] for row in rows]
+    lengths = [ground.states.lengths[text] for text in ground.corpus.text_of[rows].tolist()]
     return [(rows[list(places)].tolist(), width) for places, width in cut_batches(lengths, ground.recipe.batch_tokens)]
 
 
-def count_batches(ground: Ground, member: MemberRecipe) -> int:
-    """How often `train_member` will call `advance`."""
-    return sum(len(_epoch_batches(ground, member, epoch)) for epoch in range(1, member.epochs + 1))
-
-
-def _losses(ground: Ground, member: MemberRecipe) -> list[nn.CrossEntropyLoss]:
-    """One loss for each task, summed over rows."""
-    losses = []
-    for task, space in ground.recipe.spaces().items():
-        labels = ground.corpus.labels[ground.corpus.rows(held_out=False, task=task)]
-        weight = torch.from_numpy(class_weights(labels, len(space.labels), member.class_weight_power))
-        losses.append(nn.CrossEntropyLoss(weight, reduction="sum", label_smoothing=member.label_smoothing))
-    return losses
-
-
-def _start(ground: Ground, member: MemberRecipe, model: Member, steps: int) -> _Session:
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=member.learning_rate, weight_decay=ground.recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, member.learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
-    )
-    return _Session(ground, model, optimiser, schedule, _losses(ground, member))
-
-
-def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable[[], None]) -> float:
-    """One pass over `batches`; returns the mean loss of a row."""
-    model = session.model.train()
+def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable[[int], None]) -> float:
+    """One pass over `batches`; returns the mean loss of an example."""
+    model = session.trainee.model.train()
     total = 0.0
     for batch in batches:
         loss = _loss(session, batch, session.ground.precision)
@@ -214,105 +266,107 @@ def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable
         session.schedule.step()
         session.optimiser.zero_grad()
         total += float(loss.detach())
-        advance()
+        advance(1)
     return total / sum(len(rows) for rows, _ in batches)
 
 
 def _loss(session: _Session, batch: Shaped, precision: Precision) -> Tensor:
-    """Loss of a batch, summed over its rows."""
-    corpus = session.ground.corpus
-    tasks, labels = torch.from_numpy(corpus.tasks[batch[0]]), torch.from_numpy(corpus.labels[batch[0]])
-    logits = _forward(session.ground, session.model, batch, precision)
-    parts = [
-        loss(logits[name][tasks == place], labels[tasks == place])
-        for place, (name, loss) in enumerate(zip(corpus.names, session.losses, strict=True))
-    ]
+    """Loss of a batch, summed over its examples."""
+    ground, rows = session.ground, batch[0]
+    mentions = _mentions(ground, batch)
+    logits = _forward(ground, session.trainee.model, batch, mentions, precision)
+    parts = []
+    for task, objective in session.objectives.items():
+        places = [place for place, row in enumerate(rows) if ground.corpus.examples[row].task == task]
+        if places:
+            own = _of_places(logits[task], objective.kind, places, mentions)
+            parts.append(objective.loss(own, [ground.targets[rows[place]] for place in places]))
     return torch.stack(parts).sum()
 
 
-def _forward(ground: Ground, model: Member, batch: Shaped, precision: Precision) -> dict[str, Tensor]:
-    hidden, mask = ground.states.batch(*batch)
+def _mentions(ground: Ground, batch: Shaped) -> Mentions | None:
+    return gather_mentions([ground.targets[row] for row in batch[0]], batch[1])
+
+
+def _forward(
+    ground: Ground, model: Member, batch: Shaped, mentions: Mentions | None, precision: Precision
+) -> dict[str, Tensor]:
+    hidden, mask = ground.states.batch(ground.corpus.text_of[batch[0]].tolist(), batch[1])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        logits: dict[str, Tensor] = model(hidden, mask)
+        logits: dict[str, Tensor] = model(hidden, mask, mentions)
     return {task: values.float() for task, values in logits.items()}
 
 
-def measure_precision(ground: Ground, member: MemberRecipe) -> Precision:
+def _of_places(logits: Tensor, kind: TaskKind, places: Sequence[int], mentions: Mentions | None) -> Tensor:
+    """What a head says of the examples at `places` of a batch; of an `entity` task, of their mentions."""
+    if kind != "entity":
+        return logits[list(places)]
+    assert mentions is not None
+    return logits[torch.isin(mentions.rows, torch.tensor(places))]
+
+
+def measure_precision(ground: Ground, member: MemberRecipe, split: Split) -> Precision:
     """The faster arithmetic for training steps on this processor."""
-    _, model = _new_member(ground, member)
-    session = _start(ground, member, model.train(), 1)
-    batch = _epoch_batches(ground, member, 1)[0]
-    return faster_precision(lambda precision: torch.autograd.backward(_loss(session, batch, precision)))
+    with torch.random.fork_rng(devices=[]):
+        session = _start(ground, member, split)
+        session.trainee.model.train()
+        batch = _epoch_batches(session, 1)[0]
+        return faster_precision(lambda precision: torch.autograd.backward(_loss(session, batch, precision)))
 
 
 @torch.no_grad()
-def _held_out_probabilities(ground: Ground, model: Member) -> dict[str, Tensor]:
-    """Task -> probabilities of its held-out rows in corpus order, [n, labels]."""
-    model.eval()
-    found = {}
-    for task in ground.corpus.names:
-        rows = ground.corpus.rows(held_out=True, task=task)
-        shares: dict[int, Tensor] = {}
-        for batch in _shape(ground, rows):
-            logits = _forward(ground, model, batch, ground.precision)[task]
-            shares.update(zip(batch[0], logits.softmax(dim=1), strict=True))
-        found[task] = torch.stack([shares[row] for row in rows.tolist()])
-    return found
-
-
-def _held_out_nll(corpus: Corpus, probabilities: Mapping[str, Tensor]) -> dict[str, float]:
-    """NLL at the best temperature, for a temperature is fitted after pooling anyway."""
-    scores = {}
-    for task, tensor in probabilities.items():
-        given: Probabilities = tensor.double().numpy()
-        truth = held_out_labels(corpus, task)
-        scores[task] = nll(apply_temperature(given, fit_temperature(given, truth)), truth)
-    return scores
-
-
-def held_out_labels(corpus: Corpus, task: str) -> Indices:
-    """Labels of the held-out rows of a task, in corpus order."""
-    return corpus.labels[corpus.rows(held_out=True, task=task)]
-
-
-def _trained(adapted: peft.PeftModel, model: Member) -> dict[str, dict[str, Tensor]]:
-    """File name -> the tensors it will hold."""
-    heads = {name.replace(".1.", "."): tensor for name, tensor in model.heads.state_dict().items()}
-    # Embeddings are never trained here; left to itself, peft asks the hub whether they could have been.
-    adapter = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return {ADAPTER_WEIGHTS_FILE: adapter, HEADS_FILE: heads}
-
-
-def _adapter_config(ground: Ground, adapted: peft.PeftModel) -> dict[str, Any]:
-    config = adapted.peft_config["default"].to_dict()
-    return config | {
-        "base_model_name_or_path": ground.recipe.base,
-        "inference_mode": True,
-        "target_modules": sorted(config["target_modules"]),
+def _answers(session: _Session, rows: Indices) -> dict[str, Tensor]:
+    """Task -> probabilities of the units of those of `rows` that belong to it, in order; [units, labels]."""
+    ground, model = session.ground, session.trainee.model.eval()
+    found: dict[int, Tensor] = {}
+    own = ground.corpus.only(rows, tuple(session.objectives))
+    for batch in _shape(ground, own):
+        mentions = _mentions(ground, batch)
+        logits = _forward(ground, model, batch, mentions, ground.precision)
+        for place, row in enumerate(batch[0]):
+            example = ground.corpus.examples[row]
+            kind = session.objectives[example.task].kind
+            said = _of_places(logits[example.task], kind, [place], mentions)
+            found[row] = answer_units(kind, said, example, ground.offsets[ground.corpus.text_of[row]])
+    return {
+        task: torch.cat([found[row] for row in ground.corpus.only(rows, [task]).tolist()])
+        for task in session.objectives
     }
 
 
-def _save(
-    folder: Path,
-    config: Mapping[str, Any],
-    trained: Mapping[str, Mapping[str, Tensor]],
-    held_out: Mapping[str, Tensor],
-    cost: Cost,
-) -> None:
+def _held_out_nll(session: _Session) -> dict[str, float]:
+    """NLL of the examples that decide when to stop, at the best temperature, for one is fitted after pooling anyway."""
+    corpus, stop = session.ground.corpus, session.split.stop
+    scores = {}
+    for task, tensor in _answers(session, stop).items():
+        given: Probabilities = tensor.double().numpy()
+        kind = session.objectives[task].kind
+        truth = true_units(corpus, kind, corpus.only(stop, [task]), given.shape[1])
+        scores[task] = task_nll(kind, given, truth)
+    return scores
+
+
+def task_nll(kind: TaskKind, given: Probabilities, truth: Indices) -> float:
+    """Mean negative log-likelihood of a unit at the best temperature; of a `multi` task of each label, as it is."""
+    if kind == "multi":
+        return nll(to_pairs(given), truth.reshape(-1))
+    return nll(apply_temperature(given, fit_temperature(given, truth)), truth)
+
+
+def _write(session: _Session, standing: Standing, folder: Path) -> None:
     """Write everything beside `folder`, then rename: a half-written member is never taken for a finished one."""
     draft = folder.with_name(folder.name + ".part")
     draft.mkdir(parents=True, exist_ok=True)
-    for name, tensors in trained.items():
-        save_file({key: tensor.half().contiguous() for key, tensor in tensors.items()}, draft / name)
-    (draft / ADAPTER_CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(dict(held_out), draft / _HELD_OUT_FILE)
+    write_trainee(session.trainee, session.ground.base, session.member.base[0], draft)
+    save_file(_answers(session, session.split.judge), draft / _ANSWERS_FILE)
+    cost = Cost(standing.seconds, session.ground.precision, standing.best_epoch)
     (draft / _COST_FILE).write_text(json.dumps(asdict(cost)), encoding="utf-8")
     draft.rename(folder)
 
 
-def read_held_out(folder: Path) -> dict[str, Probabilities]:
-    """Task -> held-out probabilities that `train_member` wrote, [n, labels]."""
-    return {task: tensor.double().numpy() for task, tensor in load_file(folder / _HELD_OUT_FILE).items()}
+def read_answers(folder: Path) -> dict[str, Probabilities]:
+    """Task -> probabilities that `train_member` wrote for what its split let it judge, [units, labels]."""
+    return {task: tensor.double().numpy() for task, tensor in load_file(folder / _ANSWERS_FILE).items()}
 
 
 def read_cost(folder: Path) -> Cost:

@@ -1,8 +1,8 @@
-"""From trained members to a bundle: pools and temperatures on held-out rows, scores, fingerprints, manifest."""
+"""From trained members to a bundle: pools and calibrators on unseen examples, scores, fingerprints, manifest."""
 
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,6 @@ from safetensors.numpy import save
 
 from stacknorm.bundle import (
     FINGERPRINTS_FILE,
-    HEADS_FILE,
     BaseSpec,
     Bundle,
     HeadSpec,
@@ -23,96 +22,89 @@ from stacknorm.bundle import (
     Training,
     save_manifest,
 )
-from stacknorm.encoder.adapter import ADAPTER_FILES
 from stacknorm.evaluation.card import CARD_FILE, render_card
 from stacknorm.evaluation.evaluate import STACK
-from stacknorm.evaluation.metrics import Truth, nll, score
-from stacknorm.pooling.calibrate import Temperature, apply_temperature, fit_temperature
-from stacknorm.pooling.pool import Probabilities, fit_log_pool, fit_weighted_pool, mean_pool
+from stacknorm.pooling.choice import choose
+from stacknorm.pooling.pool import from_pairs
 from stacknorm.source import BASE_FILES, digest_files
-from stacknorm.training.corpus import Corpus, describe_rows
-from stacknorm.training.finetune import Cost
-from stacknorm.training.recipe import MemberRecipe, Recipe
+from stacknorm.training.corpus import describe_rows
+from stacknorm.training.evidence import Evidence
+from stacknorm.training.finetune import Cost, task_nll
+from stacknorm.training.plan import Plan
+from stacknorm.training.recipe import MemberRecipe, TaskRecipe
+from stacknorm.training.targets import head_labels, head_pooling
+from stacknorm.training.trainee import base_files, member_files
 
 RECIPE_FILE = "train.toml"
-_MEMBER_FILES = (*ADAPTER_FILES, HEADS_FILE)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one training run starts from, and where it writes."""
-
-    recipe: Recipe
-    config: Path
-    """The recipe's file, which the bundle keeps."""
-    corpus: Corpus
-    base: Path
-    out: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A task's pool and calibrator, and what they score on the rows they were fitted on."""
+    """A task's pool and calibrator, and what members and stack score on the units they were fitted on."""
 
     spec: TaskSpec
     scores: Mapping[str, Mapping[str, Interval]]
 
 
-def fit_task(labels: Sequence[str], members: Mapping[str, Probabilities], truth: Truth) -> Fitted:
-    """Choose the pool with the least held-out NLL after its temperature.
+def fit_task(recipe: TaskRecipe, evidence: Evidence) -> Fitted:
+    """Choose pool and calibrator by held-out NLL.
 
-    Args:
-        labels: of the task.
-        members: member -> held-out probabilities [n, labels].
-        truth: held-out labels [n].
+    The stack's scores are cross-validated inside the units: each is pooled and calibrated by what was fitted without
+    it, so they are not flattered.
     """
-    stacked = np.stack(list(members.values()))
-    pools = (mean_pool(len(members)), fit_weighted_pool(stacked, truth), fit_log_pool(stacked, truth))
-    pool, temperature = min(
-        ((pool, fit_temperature(pool(stacked), truth)) for pool in pools),
-        key=lambda fitted: nll(apply_temperature(fitted[0](stacked), fitted[1]), truth),
+    decision = choose(evidence.held_out())
+    pooled = decision.probabilities
+    if evidence.kind == "multi":
+        pooled = from_pairs(pooled, len(recipe.labels))
+    best = min(evidence.members, key=lambda name: task_nll(evidence.kind, evidence.members[name], evidence.truth))
+    spec = TaskSpec(
+        kind=recipe.kind,
+        labels=recipe.labels,
+        pool=decision.pool,
+        calibrator=decision.calibrator,
+        best_member=best,
     )
-    best = min(members, key=lambda name: nll(members[name], truth))
-    whole = apply_temperature(pool(stacked), temperature)
     return Fitted(
-        TaskSpec(labels=tuple(labels), pool=pool, calibrator=Temperature(temperature=temperature), best_member=best),
-        {name: score(given, truth) for name, given in ({STACK: whole} | dict(members)).items()},
+        spec, {name: evidence.score(said) for name, said in ({STACK: pooled} | dict(evidence.members)).items()}
     )
 
 
-def write_bundle(run: Run, members: Mapping[str, Path], fitted: Mapping[str, Fitted], cost: Cost) -> Bundle:
-    """Write everything a bundle holds to the run's directory.
+def write_bundle(
+    plan: Plan, folders: Mapping[str, Path], fitted: Mapping[str, Fitted], costs: Mapping[str, Cost]
+) -> Bundle:
+    """Write everything a bundle holds to the plan's directory.
 
     Args:
-        run: recipe, data and base.
-        members: member -> folder that `train_member` wrote.
-        fitted: task -> pool, calibrator and held-out scores.
-        cost: of training all members.
+        plan: recipe, data and bases.
+        folders: member -> folder that `train_member` wrote.
+        fitted: task -> pool, calibrator and scores.
+        costs: member -> what all its trainings took.
     """
-    for name, folder in members.items():
-        (run.out / name).mkdir(parents=True, exist_ok=True)
-        for file in _MEMBER_FILES:
-            shutil.copyfile(folder / file, run.out / name / file)
-    (run.out / RECIPE_FILE).write_bytes(run.config.read_bytes())
-    (run.out / FINGERPRINTS_FILE).write_bytes(save({"fingerprints": np.unique(run.corpus.prints)}))
-    bundle = save_manifest(run.out, _manifest(run, fitted, cost))
-    (run.out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
+    for member in plan.recipe.members:
+        target = plan.out / member.name
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (*member_files(member), *base_files(member)):
+            shutil.copyfile(folders[member.name] / file, target / file)
+    (plan.out / RECIPE_FILE).write_bytes(plan.config.read_bytes())
+    (plan.out / FINGERPRINTS_FILE).write_bytes(save({"fingerprints": np.unique(plan.corpus.prints)}))
+    bundle = save_manifest(plan.out, _manifest(plan, fitted, costs))
+    (plan.out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
     return bundle
 
 
-def _manifest(run: Run, fitted: Mapping[str, Fitted], cost: Cost) -> Manifest:
+def _manifest(plan: Plan, fitted: Mapping[str, Fitted], costs: Mapping[str, Cost]) -> Manifest:
     return Manifest(
-        name=run.recipe.name,
-        languages=run.recipe.languages,
-        max_tokens=run.recipe.max_tokens,
+        name=plan.recipe.name,
+        languages=plan.recipe.languages,
+        max_tokens=plan.recipe.max_tokens,
         tasks={task: part.spec for task, part in fitted.items()},
-        members=tuple(_member_spec(run, member) for member in run.recipe.members),
-        files=digest_files(run.out, (RECIPE_FILE, FINGERPRINTS_FILE)),
+        members=tuple(_member_spec(plan, member) for member in plan.recipe.members),
+        files=digest_files(plan.out, (RECIPE_FILE, FINGERPRINTS_FILE)),
         training=Training(
-            data=run.corpus.sources,
-            rows=describe_rows(run.corpus),
-            seconds=round(cost.seconds),
-            precision=cost.precision,
+            data=plan.corpus.sources,
+            rows=describe_rows(plan.corpus),
+            seconds=round(sum(cost.seconds for cost in costs.values())),
+            precision=next(iter(costs.values())).precision,
             versions={"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "transformers", "peft")},
         ),
@@ -120,12 +112,18 @@ def _manifest(run: Run, fitted: Mapping[str, Fitted], cost: Cost) -> Manifest:
     )
 
 
-def _member_spec(run: Run, member: MemberRecipe) -> MemberSpec:
+def _member_spec(plan: Plan, member: MemberRecipe) -> MemberSpec:
+    root = plan.out / member.name
+    own = BaseSpec(references=(member.name,), files=digest_files(root, BASE_FILES)) if base_files(member) else None
     return MemberSpec(
         name=member.name,
-        base=BaseSpec(references=(run.recipe.base,), files=digest_files(run.base, BASE_FILES)),
+        base=own or BaseSpec(references=member.base, files=plan.bases[member.name].files),
         heads={
-            task: HeadSpec(labels=recipe.labels, pooling=member.pooling) for task, recipe in run.recipe.tasks.items()
+            task: HeadSpec(
+                labels=head_labels(recipe.kind, recipe.labels), pooling=head_pooling(recipe.kind, member.pooling)
+            )
+            for task, recipe in plan.recipe.tasks.items()
+            if task in plan.recipe.tasks_of(member)
         },
-        files=digest_files(run.out / member.name, _MEMBER_FILES),
+        files=digest_files(root, member_files(member)),
     )

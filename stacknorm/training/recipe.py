@@ -1,75 +1,218 @@
-"""The training config: what `stacknorm train CONFIG.toml` reads."""
+"""The training config: what `stacknorm train CONFIG.toml` reads. docs/training.md explains it field by field."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from stacknorm.bundle import Name
+from stacknorm.bundle import Name, TaskKind
 from stacknorm.errors import DataError
 from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
 
+_RANDOM = re.compile(r"random\((\d+)\)")
 
-class DataRecipe(Frozen):
+
+class _Described(Frozen):
+    """The docstring below a field is its description, which the documentation shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+References = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+Init = Annotated[str, StringConstraints(pattern=r"^(pretrained|random\(\d+\))$")]
+
+
+class DataRecipe(_Described):
     """One labelled file of the data directory."""
 
     file: str
+    """Its name in the directory given to `--data`."""
     title: str
+    """What it is, for the model card."""
     licence: str
+    """Its licence, for the model card."""
     task: Name
+    """The task its labels belong to."""
     labels: tuple[str, ...] = ()
-    """What the integers 0, 1, ... in the file mean."""
+    """What the integers 0, 1, ... in the file mean; needed where labels are integers."""
 
 
-class TaskRecipe(Frozen):
+class TaskRecipe(_Described):
     """One task."""
 
     labels: tuple[str, ...]
+    """The label space; of a `spans` task the types of span, without the prefixes of a tagging scheme."""
+    kind: TaskKind = "single"
+    """`single`: one label a text; `multi`: any number; `spans`: labelled stretches; `entity`: one label an entity."""
+    weight: float = Field(1.0, gt=0)
+    """Factor of the task's loss, for a task whose rows are few or hard beside the others'."""
 
 
-class MemberRecipe(Frozen):
-    """How one member is made; members that differ here disagree where it helps the pool."""
+class MemberRecipe(_Described):
+    """How one member is made; members that differ here disagree where it helps the pool.
+
+    All but `name` and `seed` may also stand at the top level of the config, as the default of every member.
+    """
 
     name: Name
+    """Its name in the bundle."""
     seed: int
+    """Of its heads, adapters, dropout and order of rows."""
+    base: References
+    """Where the pretrained transformer lies: `package:NAME/folder`, `hub:OWNER/NAME@REVISION` or a directory; a list
+    names mirrors of the same files, the first that is found is used."""
+    top_layers: int = Field(ge=1)
+    """Layers that are trained. Those below stay frozen, so members share them and their states are computed once."""
+    mode: Literal["lora", "full"] = "lora"
+    """`lora`: low-rank adapters on the linear maps of the top layers, a few megabytes a member. `full`: all weights of
+    the top layers; the member then ships a whole transformer of its own."""
+    tasks: tuple[Name, ...] = ()
+    """Tasks it gets heads for, and whose rows it sees; empty: all."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How the heads of `single` and `multi` tasks read a text: the mean of its tokens' states, or the first."""
+    init: Init = "pretrained"
+    """Where trained layers start: `pretrained`, or `random(SEED)`, which needs `mode = "full"`."""
+    head_bias: Literal["random", "prior"] = "random"
+    """Where the biases of the heads start: at random, or at the logarithms of the classes' shares."""
     rank: int = Field(16, ge=1)
+    """Of the adapters, `lora` only; their alpha is twice the rank."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Before the heads; the layers keep the dropout of the base."""
     learning_rate: float = Field(1e-3, gt=0)
+    """The highest of the one-cycle schedule, reached after a tenth of the steps."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Of AdamW."""
     epochs: int = Field(4, ge=1)
-    pooling: Literal["mean", "cls"] = "mean"
+    """Passes over the rows; the best by held-out NLL is kept."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many epochs without a better held-out NLL; none: run all epochs."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread over all labels."""
     class_weight_power: float = Field(0.0, ge=0, le=1)
     """Rows of a class of share s weigh s^-power: 0 leaves classes as they are, 1 balances them."""
     row_share: float = Field(1.0, gt=0, le=1)
     """Share of the training rows this member sees, drawn once by its seed."""
 
+    @model_validator(mode="after")
+    def _ships_what_it_changed(self) -> Self:
+        if self.random_seed is not None and self.mode == "lora":
+            raise ValueError(f"member {self.name}: init {self.init} needs mode 'full', for adapters ship no base")
+        return self
 
-class Recipe(Frozen):
+    @property
+    def random_seed(self) -> int | None:
+        """The seed of random trained layers; None where they start pretrained."""
+        found = _RANDOM.fullmatch(self.init)
+        return int(found[1]) if found else None
+
+
+class Range(_Described):
+    """Values between two bounds."""
+
+    low: float
+    """The smallest."""
+    high: float
+    """The largest."""
+    log: bool = False
+    """Whether values are drawn evenly on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(f"no range from {self.low} to {self.high}{' on a logarithmic scale' * self.log}")
+        return self
+
+
+Searchable = Literal["learning_rate", "rank", "dropout", "label_smoothing", "top_layers", "weight_decay"]
+
+
+class SearchRecipe(_Described):
+    """What `stacknorm train --search N` may change of one member, and how much it may spend on a trial."""
+
+    member: Name | None = None
+    """Whose recipe is searched; none: the first member's."""
+    epochs: int = Field(2, ge=1)
+    """Of a trial."""
+    row_share: float = Field(0.3, gt=0, le=1)
+    """Share of the training rows a trial sees."""
+    seed: int = 0
+    """Of the sampler."""
+    space: Mapping[Searchable, Range | tuple[float, ...]] = Field(min_length=1)
+    """Field -> the values to try, `[8, 16, 32]`, or a range, `{ low = 2e-4, high = 2e-3, log = true }`."""
+
+
+class Recipe(_Described):
     """All of a training config."""
 
     name: Name
+    """Of the bundle."""
     languages: tuple[str, ...] = Field(min_length=1)
-    base: str
-    top_layers: int = Field(ge=1)
-    """Layers that get adapters; those below stay frozen, so members share them and their states are computed once."""
+    """ISO 639-1 codes of the languages it is trained on."""
     max_tokens: int = Field(128, ge=8)
+    """Tokens of a text that are read, in training and in service."""
     batch_tokens: int = Field(960, ge=32)
     """Padded tokens in a batch; best a number with many divisors."""
-    weight_decay: float = Field(0.01, ge=0)
     held_out: Annotated[float, Field(gt=0, lt=0.5)] = 0.08
-    """Share of each class kept for early stopping, pools and temperatures."""
+    """Share of each class kept for early stopping and, without `folds`, for pools and calibrators."""
+    folds: int | None = Field(None, ge=2)
+    """Also train each member this many times, each time without one fold, and fit pools and calibrators on the
+    predictions of all rows that this gives."""
     seed: int
+    """Of the split."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; `auto` measures which is faster here."""
     tasks: Mapping[Name, TaskRecipe] = Field(min_length=1)
+    """The tasks, by name."""
     data: tuple[DataRecipe, ...] = Field(min_length=1)
+    """The files to train on."""
     members: tuple[MemberRecipe, ...] = Field(min_length=1)
+    """The members, in the order of the bundle."""
+    search: SearchRecipe | None = None
+    """What `--search` may change."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_defaults(cls, given: Any) -> Any:
+        """Move what stands at the top level for all members into each of them."""
+        if not isinstance(given, dict) or not isinstance(given.get("members"), list | tuple):
+            return given
+        shared = {name: value for name, value in given.items() if name in DEFAULTABLE}
+        rest = {name: value for name, value in given.items() if name not in DEFAULTABLE}
+        return rest | {"members": [shared | m if isinstance(m, dict) else m for m in given["members"]]}
+
+    @model_validator(mode="after")
+    def _names_what_exists(self) -> Self:
+        wanted = {data.task for data in self.data} | {task for member in self.members for task in member.tasks}
+        if stray := wanted - self.tasks.keys():
+            raise ValueError(f"no such tasks: {', '.join(sorted(stray))}")
+        if served := self.tasks.keys() - {task for member in self.members for task in self.tasks_of(member)}:
+            raise ValueError(f"no member has a head for {', '.join(sorted(served))}")
+        names = [member.name for member in self.members]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two members share a name: {', '.join(names)}")
+        if self.search and self.search.member not in (None, *names):
+            raise ValueError(f"search: no member {self.search.member}")
+        return self
 
     def spaces(self) -> dict[str, LabelSpace]:
         """Task -> label space."""
         return {task: label_space(task, recipe.labels) for task, recipe in self.tasks.items()}
+
+    def tasks_of(self, member: MemberRecipe) -> tuple[str, ...]:
+        """Tasks a member has heads for, in the config's order."""
+        return tuple(task for task in self.tasks if task in member.tasks or not member.tasks)
+
+
+DEFAULTABLE = frozenset(MemberRecipe.model_fields) - {"name", "seed", "tasks"}
+"""Fields of a member that may stand at the top level as every member's default."""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -83,5 +226,5 @@ def load_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise DataError(f"{path} cannot be read as TOML: {exc}") from exc
     except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in exc.errors()[:5])
         raise DataError(f"{path} is not a training config: {problems}") from exc

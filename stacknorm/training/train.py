@@ -1,39 +1,21 @@
 """From a training config and a directory of data to a bundle: members one by one, resumable, then pools.
 
-Nothing here reads a validation file: early stopping, pools and temperatures use a held-out part of training data.
+Nothing here reads a validation file: early stopping uses a held-out part of the training data; pools and calibrators
+use that part too, or the predictions of members trained without the rows they predict.
 """
 
 import shutil
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from stacknorm.bundle import Bundle
-from stacknorm.encoder.precision import Precision, faster_precision
-from stacknorm.encoder.tokens import load_tokenizer, tokenise
-from stacknorm.encoder.trunk import depth_of, load_encoder, take_lower
-from stacknorm.source import resolve_base
-from stacknorm.training.corpus import load_corpus
-from stacknorm.training.finetune import (
-    Cost,
-    Ground,
-    Report,
-    count_batches,
-    held_out_labels,
-    measure_precision,
-    member_key,
-    read_cost,
-    read_held_out,
-    train_member,
-)
-from stacknorm.training.fit import Fitted, Run, fit_task, write_bundle
-from stacknorm.training.recipe import MemberRecipe, load_recipe
-from stacknorm.training.states import States, compute_states
-
-_WORK = ".training"
+from stacknorm.training.evidence import gather_evidence
+from stacknorm.training.finetune import Cost, read_cost
+from stacknorm.training.fit import fit_task, write_bundle
+from stacknorm.training.plan import WORK, Job, Plan, fold_jobs, make_plan, whole_jobs
+from stacknorm.training.run import run_jobs
 
 
 def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundle:
@@ -47,85 +29,32 @@ def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundl
 
     Raises:
         DataError: config or data cannot be used.
-        BundleError: the base cannot be found or loaded.
+        BundleError: a base cannot be found or loaded.
     """
-    recipe = load_recipe(config)
-    run = Run(recipe, config, load_corpus(recipe, data), resolve_base(recipe.base, config.parent), out)
-    folders = {member.name: _folder(run, member) for member in recipe.members}
-    missing = [member for member in recipe.members if not folders[member.name].is_dir()]
-    held_out = int(run.corpus.held_out.sum())
-    console.print(f"{len(run.corpus.texts):,} rows, {held_out:,} held out; {len(missing)} members to train")
-    if missing:
-        _train_missing(run, missing, console)
-    costs = [read_cost(folder) for folder in folders.values()]
-    cost = Cost(sum(cost.seconds for cost in costs), costs[-1].precision)
-    bundle = write_bundle(run, folders, _fit_tasks(run, folders), cost)
-    shutil.rmtree(out / _WORK)
+    plan = make_plan(config, data, out)
+    whole = whole_jobs(plan)
+    folds = fold_jobs(plan, plan.recipe.folds) if plan.recipe.folds else []
+    say_plan(plan, [*folds, *whole], console)
+    run_jobs(plan, [*folds, *whole], console)
+    evidence = gather_evidence(plan, folds or whole)
+    fitted = {task: fit_task(plan.recipe.tasks[task], found) for task, found in evidence.items()}
+    costs = {
+        member.name: _cost([job for job in [*folds, *whole] if job.member == member]) for member in plan.recipe.members
+    }
+    bundle = write_bundle(plan, {job.member.name: job.folder for job in whole}, fitted, costs)
+    shutil.rmtree(out / WORK)
     return bundle
 
 
-def _folder(run: Run, member: MemberRecipe) -> Path:
-    """Where a finished member lies; another recipe or other data give another folder."""
-    return run.out / _WORK / f"{member.name}-{member_key(run.recipe, member, run.corpus, run.base)}"
-
-
-def _fit_tasks(run: Run, folders: Mapping[str, Path]) -> dict[str, Fitted]:
-    given = {name: read_held_out(folder) for name, folder in folders.items()}
-    return {
-        task: fit_task(
-            space.labels, {name: tasks[task] for name, tasks in given.items()}, held_out_labels(run.corpus, task)
-        )
-        for task, space in run.recipe.spaces().items()
-    }
-
-
-def _train_missing(run: Run, missing: list[MemberRecipe], console: Console) -> None:
-    with _progress(console) as progress:
-        ground = _prepare(run, missing[0], progress)
-        console.print(f"training in {ground.precision}")
-        for member in missing:
-            bar = progress.add_task(member.name, total=count_batches(ground, member))
-
-            def report(epoch: Report, name: str = member.name) -> None:
-                scores = ", ".join(f"{task} {value:.4f}" for task, value in epoch.held_out_nll.items())
-                console.print(
-                    f"{name}: epoch {epoch.epoch}, {epoch.seconds:.0f} s, loss {epoch.loss:.4f}, held-out NLL {scores}"
-                )
-
-            train_member(ground, member, _folder(run, member), partial(progress.advance, bar), report)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+def say_plan(plan: Plan, jobs: Sequence[Job], console: Console) -> None:
+    """Tell what there is to do."""
+    missing = sum(not job.is_done for job in jobs)
+    held_out = int(plan.corpus.held_out.sum())
+    console.print(
+        f"{len(plan.corpus.examples):,} rows, {held_out:,} held out; {missing} of {len(jobs)} trainings to do"
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _prepare(run: Run, first: MemberRecipe, progress: Progress) -> Ground:
-    """Load the base, compute the frozen layers' states, and measure which precision trains faster."""
-    recipe = run.recipe
-    encoder = load_encoder(run.base)
-    tokens = tokenise(load_tokenizer(run.base, recipe.max_tokens), run.corpus.texts)
-    lower = take_lower(encoder, depth_of(encoder) - recipe.top_layers)
-    pad_id = encoder.config.pad_token_id
-
-    def states(precision: Precision, rows: int) -> States:
-        bar = progress.add_task(f"frozen layers ({precision})", total=rows)
-        return compute_states(
-            lower,
-            tokens[:rows],
-            pad_id=pad_id,
-            batch_tokens=recipe.batch_tokens,
-            advance=partial(progress.advance, bar),
-            precision=precision,
-        )
-
-    sample = min(len(tokens), 4 * recipe.batch_tokens // recipe.max_tokens)
-    precision = faster_precision(lambda tried: states(tried, sample), repeats=1)
-    ground = Ground(recipe, run.corpus, states(precision, len(tokens)), encoder, precision)
-    return Ground(recipe, run.corpus, ground.states, encoder, measure_precision(ground, first))
+def _cost(jobs: Sequence[Job]) -> Cost:
+    costs = [read_cost(job.folder) for job in jobs]
+    return Cost(sum(cost.seconds for cost in costs), costs[-1].precision)

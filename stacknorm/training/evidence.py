@@ -1,0 +1,78 @@
+"""What members said of examples they were not trained on, gathered from trainings for fitting and scoring."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stacknorm.bundle import Interval, TaskKind
+from stacknorm.evaluation.bootstrap import Bootstrap
+from stacknorm.evaluation.metrics import score
+from stacknorm.pooling.held_out import HeldOut, Prints
+from stacknorm.pooling.pool import Probabilities, to_pairs
+from stacknorm.training.corpus import Indices
+from stacknorm.training.finetune import read_answers
+from stacknorm.training.plan import Job, Plan
+from stacknorm.training.targets import count_units, true_units
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """One task's units (see `stacknorm.training.targets`), and what each member said of them."""
+
+    kind: TaskKind
+    members: Mapping[str, Probabilities]
+    """[units, labels]; of a `spans` task the labels are O and the types."""
+    truth: Indices
+    """[units], of a `multi` task [units, labels] of 0 and 1."""
+    prints: Prints
+    """Fingerprint of the text of each unit, [units]."""
+    folds: Indices
+    """Which training answered each unit, [units]."""
+    trained_on: tuple[Prints, ...]
+    """Fingerprints that each of these trainings learnt from."""
+
+    def held_out(self) -> HeldOut:
+        """For fitting; in a `multi` task each label of each text is a row."""
+        stacked = np.stack(list(self.members.values()))
+        if self.kind == "multi":
+            return HeldOut.of_labels(stacked, self.truth.astype(bool), self.prints, self.trained_on, self.folds)
+        return HeldOut(stacked, self.truth, self.prints, self.trained_on, self.folds)
+
+    def score(self, probabilities: Probabilities) -> dict[str, Interval]:
+        """Every metric of [units, labels] with its interval; units of one text are drawn together."""
+        if self.kind == "multi":
+            documents = self.prints.repeat(self.truth.shape[1])
+            return score(to_pairs(probabilities), self.truth.reshape(-1), Bootstrap(documents))
+        return score(probabilities, self.truth, Bootstrap(self.prints))
+
+
+def gather_evidence(plan: Plan, jobs: Sequence[Job]) -> dict[str, Evidence]:
+    """Task -> what the trainings `jobs`, all done, answered; units in the order of the corpus."""
+    said = {job.folder: read_answers(job.folder) for job in jobs}
+    splits = {job.fold: job.split for job in jobs}
+    prints = plan.corpus.prints
+    found = {}
+    for task, recipe in plan.recipe.tasks.items():
+        judged = {fold: plan.corpus.only(split.judge, [task]) for fold, split in splits.items()}
+        pieces = {
+            member.name: [said[job.folder][task] for job in jobs if job.member == member]
+            for member in plan.recipe.members
+            if task in plan.recipe.tasks_of(member)
+        }
+        rows = np.concatenate(list(judged.values()))
+        units = np.array([count_units(recipe.kind, plan.corpus.examples[row]) for row in rows.tolist()])
+        row_of = rows.repeat(units)
+        order = np.argsort(row_of, kind="stable")
+        fold_of = np.repeat(list(judged), [len(part) for part in judged.values()]).repeat(units)
+        members = {name: np.concatenate(parts)[order] for name, parts in pieces.items()}
+        classes = next(iter(members.values())).shape[1]
+        found[task] = Evidence(
+            recipe.kind,
+            members,
+            true_units(plan.corpus, recipe.kind, np.sort(rows), classes),
+            prints[row_of[order]],
+            fold_of[order],
+            tuple(prints[split.train] for split in splits.values()),
+        )
+    return found
