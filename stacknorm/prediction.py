@@ -56,6 +56,8 @@ class Prediction:
     spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     """Members that raised, were late or gave no number, and were left out of this prediction."""
+    stage: int = 1
+    """The stage of a cascade that answered, counted from 1."""
     abstained_because: str | None = None
     """Why no label is given; `tasks` is empty then."""
 

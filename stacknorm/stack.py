@@ -5,8 +5,10 @@ lowest one that any adapter changes (read from the adapters' tensors) are run on
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -22,8 +24,27 @@ from stacknorm.source import TOKENIZER_FILE
 
 _COUNT_FROM_PADDING = {"roberta", "mpnet"}  # their positions start after the padding token's own number
 
-Logits = dict[str, dict[str, Tensor]]
-"""Member -> task -> [n, head labels]."""
+MEMBER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
+"""What a model raises for an input it cannot bear; anything else is a bug of ours and stops the engine."""
+
+Result = TypeVar("Result")
+
+
+class Waiting(Protocol):
+    """How the call of a member is waited for: `Deadline`, or `wait_forever`."""
+
+    def __call__(self, name: str, call: Callable[[], Result]) -> Result:
+        """The result of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What members made of a batch."""
+
+    logits: dict[str, dict[str, Tensor]]
+    """Member -> task -> [n, head labels]."""
+    failed: dict[str, str]
+    """Member -> why it gave nothing."""
 
 
 class Group(nn.Module):
@@ -34,10 +55,44 @@ class Group(nn.Module):
         self.lower = lower
         self.members = nn.ModuleDict(members)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Logits:
-        """Logits of every member for token ids and mask, both [n, tokens]."""
-        hidden = lower_states(self.lower, ids, mask)
-        return {name: member(hidden, mask) for name, member in self.members.items()}
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the members."""
+        return frozenset(self.members)
+
+    def read(self, batch: Batch, names: Collection[str], wait: Waiting) -> Outcome:
+        """Logits of the members in `names` for a batch; a member that fails is left out, with the reason.
+
+        Raises:
+            torch.OutOfMemoryError: the batch is too large, which is no member's fault.
+        """
+        wanted = [name for name in self.members if name in names]
+        outcome = Outcome({}, {})
+        try:
+            hidden = wait("+".join(self.members), partial(_infer, self._lower, batch))
+        except MEMBER_ERRORS as error:
+            return Outcome({}, dict.fromkeys(wanted, _reason(error)))
+        for name in wanted:
+            try:
+                outcome.logits[name] = wait(name, partial(_infer, self.members[name], hidden, batch.mask))
+            except MEMBER_ERRORS as error:
+                outcome.failed[name] = _reason(error)
+        return outcome
+
+    def _lower(self, batch: Batch) -> Tensor:
+        return lower_states(self.lower, batch.ids, batch.mask)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    return f"{type(error).__name__}: {error}"
+
+
+@torch.inference_mode()
+def _infer(call: Callable[..., Result], *given: object) -> Result:
+    # The mode belongs to a thread, and a deadline has threads of its own.
+    return call(*given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +103,20 @@ class Reader:
     pad_id: int
     groups: tuple[Group, ...]
 
-    def __call__(self, batch: Batch) -> Logits:
-        """Logits of all members that read with this tokenizer; on the device of the batch."""
-        return {name: tasks for group in self.groups for name, tasks in group(batch.ids, batch.mask).items()}
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all members that read with this tokenizer."""
+        return frozenset().union(*(group.names for group in self.groups))
+
+    def read(self, batch: Batch, names: Collection[str], wait: Waiting) -> Outcome:
+        """Logits of those members in `names` that read with this tokenizer; on the device of the batch."""
+        outcome = Outcome({}, {})
+        for group in self.groups:
+            if group.names.intersection(names):
+                found = group.read(batch, names, wait)
+                outcome.logits.update(found.logits)
+                outcome.failed.update(found.failed)
+        return outcome
 
 
 def load_stack(bundle: Bundle) -> tuple[Reader, ...]:

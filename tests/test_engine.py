@@ -1,4 +1,7 @@
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from stacknorm.encoder.precision import native_precision
 from stacknorm.encoder.tokens import cut_batches, pad, round_rows
 from stacknorm.engine import Engine
 from stacknorm.errors import PredictionError
+from stacknorm.pooling.calibrate import apply_temperature
 from stacknorm.prediction import Prediction
 from stacknorm.text import clean_text, truncate_text
 from tiny_bases import WORDS, write_tiny_bundle
@@ -62,13 +66,81 @@ def test_urls_entities_and_whitespace_do_not_change_a_label(engine: Engine) -> N
     assert values([noisy]) == pytest.approx(values([plain]), abs=1e-6)
 
 
-def test_a_value_that_is_no_number_is_an_error_and_never_a_label(tmp_path: Path) -> None:
-    broken = Engine.load(write_tiny_bundle(tmp_path), device="cpu", precision="fp32")
-    (group,) = broken._readers[0].groups
+def broken_engine(root: Path, *broken: str) -> Engine:
+    """Whose `broken` members give no numbers."""
+    engine = Engine.load(write_tiny_bundle(root), device="cpu", precision="fp32")
+    (group,) = engine._readers[0].groups
     with torch.no_grad():
-        group.members["second"].heads["sentiment"].bias.fill_(float("nan"))
-    with pytest.raises(PredictionError, match="member second gave sentiment logits that are not finite"):
-        broken.predict(["oil"])
+        for name in broken:
+            group.members[name].heads["sentiment"].bias.fill_(float("nan"))
+    return engine
+
+
+def test_a_member_that_gives_no_number_is_dropped_and_the_prediction_says_so(engine: Engine, tmp_path: Path) -> None:
+    (prediction,) = broken_engine(tmp_path, "second").predict(["oil falls"])
+    assert prediction.dropped == ("second",)
+    assert prediction.degraded
+    members = engine.member_probabilities(["oil falls"])["sentiment"]
+    alone = apply_temperature(members[0], 1.5)
+    assert values([prediction]) == pytest.approx(alone, abs=1e-5)
+    assert not engine.predict(["oil falls"])[0].degraded
+
+
+def test_no_member_left_is_an_error_and_never_a_label(tmp_path: Path) -> None:
+    with pytest.raises(PredictionError, match="no member could answer sentiment for 1 texts"):
+        broken_engine(tmp_path, "first", "second").predict(["oil"])
+
+
+def test_what_members_say_for_evaluation_is_never_incomplete(tmp_path: Path) -> None:
+    with pytest.raises(PredictionError, match="member second: gave sentiment values that are not finite"):
+        broken_engine(tmp_path, "second").member_probabilities(["oil"])
+
+
+def test_a_member_that_raises_is_dropped_for_its_batch_alone(tmp_path: Path) -> None:
+    engine = Engine.load(write_tiny_bundle(tmp_path), device="cpu", precision="fp32")
+    (group,) = engine._readers[0].groups
+    group.members["first"].upper.register_forward_pre_hook(raise_on_long_batches, with_kwargs=True)
+    predictions = engine.predict([" ".join(WORDS[:10])] + ["oil"] * 400)
+    assert predictions[0].dropped == ("first",)
+    assert predictions[-1].dropped == ()
+
+
+def raise_on_long_batches(module: object, given_: object, named: dict[str, torch.Tensor]) -> None:
+    if named["inputs_embeds"].shape[1] > 5:
+        raise IndexError("index out of range in self")
+
+
+def test_a_late_member_is_dropped_and_comes_back_when_it_is_done(tmp_path: Path) -> None:
+    engine = Engine.load(write_tiny_bundle(tmp_path), device="cpu", precision="fp32", member_timeout_seconds=0.3)
+    engine.predict(["warm"])
+    gate = threading.Event()
+    (group,) = engine._readers[0].groups
+    hook = group.members["first"].upper.register_forward_pre_hook(lambda *_: gate.wait(30) and None)
+    assert engine.predict(["oil"])[0].dropped == ("first",)
+    assert engine.predict(["oil"])[0].dropped == ("first",)
+    gate.set()
+    hook.remove()
+    assert wait_until(lambda: not engine.predict(["oil"])[0].degraded)
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
+def test_a_batch_that_runs_out_of_memory_is_split_not_dropped(engine: Engine, tmp_path: Path) -> None:
+    small = Engine.load(write_tiny_bundle(tmp_path), device="cpu", precision="fp32")
+    (group,) = small._readers[0].groups
+    group.lower.register_forward_pre_hook(run_out_of_memory, with_kwargs=True)
+    given_ = [" ".join(WORDS[n : n + 3]) for n in range(9)]
+    assert values(small.predict(given_)) == pytest.approx(values(engine.predict(given_)), abs=1e-5)
+
+
+def run_out_of_memory(module: object, given_: object, named: dict[str, torch.Tensor]) -> None:
+    if len(named["input_ids"]) > 2:
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_bf16_stays_close_to_fp32(engine: Engine, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every record of a unit becomes an event, a dead letter or a tick of the clock, in order, whatever the engine does."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
@@ -124,12 +125,36 @@ def test_a_producer_ahead_of_time_is_clamped_to_now():
 def test_a_stack_with_other_labels_stops_the_start():
     class Bullish(DeterministicEngine):
         def predict(self, texts: Sequence[str]) -> list[Prediction]:
-            bullish = TaskPrediction("bullish", {"bearish": 0.1, "bullish": 0.9}, entropy=0.3, disagreement=0.0)
+            bullish = TaskPrediction(
+                "bullish", {"bearish": 0.1, "bullish": 0.9}, entropy=0.3, disagreement=0.0, margin=0.8
+            )
             return [Prediction({"sentiment": bullish, "topic": bullish}) for _ in texts]
 
     check_engine(DeterministicEngine())
     with pytest.raises(Misconfigured, match="stack 'deterministic' does not fit"):
         check_engine(Bullish())
+
+
+def test_a_stack_that_starts_degraded_stops_the_start():
+    class Lame(DeterministicEngine):
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            return [replace(prediction, dropped=("mean-r16",)) for prediction in super().predict(texts)]
+
+    with pytest.raises(Misconfigured, match="member mean-r16 of stack 'deterministic' fails on a plain sentence"):
+        check_engine(Lame())
+
+
+def test_an_event_says_that_a_member_is_missing_or_that_the_stack_abstained():
+    class Unsure(DeterministicEngine):
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            whole, other = super().predict(texts)
+            return [replace(whole, dropped=("second",)), replace(other, tasks={}, abstained_because="language 'de'")]
+
+    first, second = label(raw(1, title="Gewinn"), raw(2, title="Verlust"), engine=Unsure()).events
+    assert first.degraded
+    assert not first.abstained
+    assert second.abstained_because == "language 'de'"
+    assert second.sentiment is None
 
 
 @given(st.lists(st.integers(-1, NOW_MS + 10_000)), st.none() | st.integers(0, NOW_MS))

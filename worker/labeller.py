@@ -65,7 +65,7 @@ def check_engine(engine: Engine) -> None:
     """Let the engine label a plain sentence, so that a stack that does not fit stops the start.
 
     Raises:
-        Misconfigured: the stack lacks a task or a label that events have.
+        Misconfigured: the stack lacks a task or a label that events have, or one of its members fails.
     """
     (prediction,) = engine.predict([CANARY])
     try:
@@ -76,6 +76,10 @@ def check_engine(engine: Engine) -> None:
             f"stack {engine.identity.name!r} does not fit: events have a task `sentiment` with the labels negative, "
             f"neutral and positive, and a task `topic`; {error}"
         ) from error
+    if prediction.degraded:
+        raise Misconfigured(
+            f"member {', '.join(prediction.dropped)} of stack {engine.identity.name!r} fails on a plain sentence"
+        )
 
 
 def label_unit(
@@ -188,6 +192,7 @@ def _predict_alone(engine: Engine, text: str) -> Prediction | Rejected:
 def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, labelled_at: datetime) -> LabelledEvent:
     record, item = entry.record, entry.item
     source = item.source or record.topic
+    because = prediction.abstained_because if prediction else entry.abstain_because
     return LabelledEvent(
         event_id=codec.event_id(record),
         item_id=codec.identify(item, source),
@@ -198,15 +203,16 @@ def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, l
         received_at=codec.to_instant(entry.received_ms),
         clock=codec.to_instant(entry.clock_ms),
         labelled_at=labelled_at,
-        sentiment=_sentiment(prediction.tasks["sentiment"]) if prediction else None,
-        topic=_topic(prediction.tasks["topic"]) if prediction else None,
+        sentiment=_sentiment(prediction.tasks["sentiment"]) if prediction and not because else None,
+        topic=_topic(prediction.tasks["topic"]) if prediction and not because else None,
         entities=codec.find_entities(item),
         status=item.status,
         revision=item.revision,
         supersedes=item.supersedes,
         similarity_key=codec.similarity_key(item),
-        abstained=prediction is None,
-        abstained_because=entry.abstain_because,
+        abstained=because is not None,
+        abstained_because=because,
+        degraded=prediction is not None and prediction.degraded,
         stack=stack,
         input=InputRef(topic=record.topic, partition=record.partition, offset=record.offset),
     )

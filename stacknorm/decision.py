@@ -1,0 +1,178 @@
+"""From what members say to one task's answers: label map, pool, calibrator, cascade. Numbers alone, no model.
+
+Shapes: members x rows x labels, [k, n, c]; a row is a text, or a mention of an entity. NaN: the member was not asked,
+or failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stacknorm.bundle import Manifest, TaskKind
+from stacknorm.errors import BundleError, PredictionError
+from stacknorm.labels import LabelSpace
+from stacknorm.pooling.calibrate import Calibrator, disagreement, entropy, margin
+from stacknorm.pooling.cascade import Rows, is_settled, is_sure
+from stacknorm.pooling.pool import Pool, Probabilities
+from stacknorm.prediction import TaskPrediction
+
+Stages = npt.NDArray[np.int64]
+"""The stage at which each row was answered, counted from 0; [n]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How rows that end at one stage are answered."""
+
+    members: tuple[int, ...]
+    """Positions of the members that have run by then."""
+    pool: Pool
+    """Over those members."""
+    calibrator: Calibrator
+    stop_above: float | None = None
+    """Confidence at which a row may end here; None: only where the rest cannot change its label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Everything that turns members' probabilities into one task's answers."""
+
+    task: str
+    kind: TaskKind
+    space: LabelSpace
+    members: tuple[str, ...]
+    mappings: Mapping[str, Probabilities]
+    """Member -> [head labels, labels]."""
+    temperatures: Mapping[str, float]
+    rules: tuple[Rule, ...]
+    """One for each stage; the last has all members."""
+
+    def place(self, shares: Mapping[str, Probabilities], rows: int) -> Probabilities:
+        """Put what members say onto the label space: member -> [n, head labels] becomes [k, n, c]."""
+        nothing = np.full((rows, len(self.space.labels)), np.nan)
+        return np.stack(
+            [shares[name] @ self.mappings[name] if name in shares else nothing for name in self.members]
+        ).clip(max=1)
+
+    def finished(self, members: Probabilities, stage: int) -> Rows:
+        """Rows that need no stage after this one; [k, n, c] -> [n]."""
+        rule = self.rules[stage]
+        seen = members[list(rule.members)]
+        complete = np.asarray(~np.isnan(seen).any(axis=(0, 2)))
+        if rule.stop_above is None:
+            return complete & is_settled(members, self.rules[-1].pool.weights)
+        done = np.zeros(members.shape[1], dtype=bool)
+        if rule.members and complete.any():
+            done[complete] = is_sure(rule.calibrator(rule.pool(seen[:, complete])), rule.stop_above)
+        return done
+
+    def answer(self, members: Probabilities, stages: Stages) -> tuple[Probabilities, Probabilities]:
+        """Pool and calibrate every row with the members that spoke on it.
+
+        Args:
+            members: [k, n, c].
+            stages: [n].
+
+        Returns:
+            Probabilities [n, c], and the members' disagreement [n] in nats.
+
+        Raises:
+            PredictionError: no member spoke on some row.
+        """
+        pooled, split = np.empty(members.shape[1:]), np.empty(members.shape[1])
+        spoke = ~np.isnan(members).any(axis=2)
+        patterns, which = np.unique(np.vstack([spoke, stages]), axis=1, return_inverse=True)
+        for number, pattern in enumerate(patterns.T):
+            rows = np.flatnonzero(which == number)
+            rule = self.rules[int(pattern[-1])]
+            present = [place for place, member in enumerate(rule.members) if pattern[member]]
+            if not present:
+                raise PredictionError(f"no member could answer {self.task} for {len(rows)} texts")
+            pool = rule.pool if len(present) == len(rule.members) else rule.pool.only(present)
+            given = members[[rule.members[place] for place in present]][:, rows]
+            pooled[rows] = self._calibrated(rule, pool, given)
+            split[rows] = self._split(pool, given)
+        return pooled, split
+
+    def _calibrated(self, rule: Rule, pool: Pool, given: Probabilities) -> Probabilities:
+        if self.kind != "multi":
+            return rule.calibrator(pool(given))
+        return rule.calibrator(pool(_as_binary(given)))[:, 1].reshape(given.shape[1:])
+
+    def _split(self, pool: Pool, given: Probabilities) -> Probabilities:
+        if self.kind != "multi":
+            return disagreement(given, pool.weights)
+        return disagreement(_as_binary(given), pool.weights).reshape(given.shape[1:]).sum(axis=1)
+
+    def describe(self, members: Probabilities, stages: Stages) -> list[TaskPrediction]:
+        """One answer a row."""
+        probabilities, split = self.answer(members, stages)
+        unsure = entropy(_as_binary(probabilities[None])[0].reshape(*probabilities.shape, 2)).sum(axis=1)
+        if self.kind != "multi":
+            unsure = entropy(probabilities)
+        labels = self.space.labels
+        return [
+            TaskPrediction(
+                label=labels[int(row.argmax())],
+                probabilities=dict(zip(labels, row.tolist(), strict=True)),
+                entropy=float(h),
+                disagreement=float(d),
+                margin=float(m),
+            )
+            for row, h, d, m in zip(probabilities, unsure, split, margin(probabilities), strict=True)
+        ]
+
+
+def _as_binary(members: Probabilities) -> Probabilities:
+    """Each label as a yes-or-no question of its own: [k, n, c] -> [k, n c, 2]."""
+    flat = members.reshape(len(members), -1)
+    return np.stack([1 - flat, flat], axis=2)
+
+
+def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> Decision:
+    """Prepare one task of a bundle, answered by all members at once or in the stages of its cascade.
+
+    Raises:
+        LabelError: a head's labels cannot be placed.
+    """
+    spec = manifest.tasks[task]
+    space = spec.space(task)
+    names = manifest.members_of(task)
+    heads = {part.name: part.heads[task] for part in (*manifest.members, *manifest.channels) if task in part.heads}
+    last = Rule(tuple(range(len(names))), spec.pool, spec.calibrator)
+    early = _early_rules(manifest, task, names) if form == "cascade" else ()
+    return Decision(
+        task=task,
+        kind=spec.kind,
+        space=space,
+        members=names,
+        mappings={name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()},
+        temperatures=dict(zip(names, spec.member_temperatures or (1.0,) * len(names), strict=True)),
+        rules=(*early, last),
+    )
+
+
+def _early_rules(manifest: Manifest, task: str, names: Sequence[str]) -> tuple[Rule, ...]:
+    if manifest.cascade is None:
+        raise BundleError(f"bundle {manifest.name} has no cascade")
+    spec = manifest.tasks[task]
+    linear = spec.pool.kind == "power" and spec.pool.exponent == 1
+    if manifest.cascade.mode == "exact" and not (linear and spec.calibrator.keeps_order):
+        raise BundleError(
+            f"an exact cascade needs a linear pool and a calibrator that keeps the order of labels; task {task} has "
+            f"{spec.pool.kind} and {spec.calibrator.kind}"
+        )
+    rules: list[Rule] = []
+    run: set[str] = set()
+    for stage in manifest.cascade.stages[:-1]:
+        run |= set(stage.members)
+        members = tuple(place for place, name in enumerate(names) if name in run)
+        if manifest.cascade.mode == "exact":
+            rules.append(Rule(members, spec.pool.only(members) if members else spec.pool, spec.calibrator))
+        else:
+            part = stage.tasks[task]
+            rules.append(Rule(members, part.pool, part.calibrator, part.stop_above))
+    return tuple(rules)
