@@ -6,7 +6,7 @@ the fingerprints of the training texts and a model card. Bases are named, not co
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,8 +17,9 @@ from stacknorm.errors import BundleError
 from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
 from stacknorm.pooling.calibrate import Calibrator
+from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.pool import Pool
-from stacknorm.source import BASE_FILES, Place, look_for_base, verify_files
+from stacknorm.source import BASE_FILES, Place, cached_base, look_for_base, verify_files
 
 MANIFEST_FILE = "bundle.json"
 FINGERPRINTS_FILE = "fingerprints.safetensors"
@@ -108,6 +109,8 @@ class TaskSpec(Frozen):
     """Over the members and channels that have a head for the task, in manifest order."""
     calibrator: Calibrator
     """Applied after pooling."""
+    conformal: ClassConditional | None = None
+    """Thresholds of the conformal sets over calibrated probabilities."""
     calibrated: bool = True
     """Whether pool and calibrator were fitted on rows no member was trained on."""
     best_member: Name
@@ -254,9 +257,21 @@ class Bundle:
         """Sha256 of the canonical manifest, which in turn holds the digest of every file: the stack's identity."""
         return hashlib.sha256(self.manifest.canonical()).hexdigest()
 
-    def places_of(self, base: BaseSpec, *, online: bool = True) -> Iterator[Place]:
-        """Places where a base was looked for, the cache first; the last one has it, if any has."""
-        return look_for_base(base.references, base.files, self.root, online=online)
+    def bases(self) -> list[tuple[BaseSpec, tuple[str, ...]]]:
+        """Each base once, with the members on it."""
+        members: dict[Path, list[MemberSpec]] = {}
+        for member in self.manifest.members:
+            members.setdefault(cached_base(member.base.files), []).append(member)
+        return [(specs[0].base, tuple(spec.name for spec in specs)) for specs in members.values()]
+
+    def find_base(self, base: BaseSpec, *, online: bool = True) -> tuple[Place | None, tuple[str, ...]]:
+        """The first place that has a base, its files verified, and why each place before it does not serve."""
+        problems: list[str] = []
+        for place in look_for_base(base.references, base.files, self.root, online=online):
+            if place.directory is not None:
+                return place, tuple(problems)
+            problems.append(place.problem)
+        return None, tuple(problems)
 
     def base_directory(self, member: MemberSpec) -> Path:
         """Where a member's base lies on this machine, its files verified.
@@ -264,15 +279,13 @@ class Bundle:
         Raises:
             BundleError: no place has it; says why of each, and how to fetch it.
         """
-        problems = []
-        for place in self.places_of(member.base):
-            if place.directory is not None:
-                return place.directory
-            problems.append(place.problem)
-        raise BundleError(
-            "\n  ".join([f"the base of member {member.name} is in none of its places:", *problems])
-            + f"\nfetch it with: stacknorm bundle fetch {self.call_name}"
-        )
+        place, problems = self.find_base(member.base)
+        if place is None or place.directory is None:
+            raise BundleError(
+                "\n  ".join([f"the base of member {member.name} is in none of its places:", *problems])
+                + f"\nfetch it with: stacknorm bundle fetch {self.call_name}"
+            )
+        return place.directory
 
     @property
     def call_name(self) -> str:
@@ -289,8 +302,13 @@ def find_bundle(name_or_path: str | Path) -> Path:
     for root in (_PACKAGED / name_or_path, Path(name_or_path)):
         if (root / MANIFEST_FILE).is_file():
             return root
-    packaged = ", ".join(sorted(path.parent.name for path in _PACKAGED.glob(f"*/{MANIFEST_FILE}")))
+    packaged = ", ".join(packaged_bundles())
     raise BundleError(f"no bundle {str(name_or_path)!r}: no directory with {MANIFEST_FILE}, nor one of {packaged}")
+
+
+def packaged_bundles() -> list[str]:
+    """Names of the bundles that come with this library."""
+    return sorted(path.parent.name for path in _PACKAGED.glob(f"*/{MANIFEST_FILE}"))
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
