@@ -14,9 +14,10 @@ import numpy.typing as npt
 from stacknorm.bundle import Manifest, TaskKind
 from stacknorm.errors import BundleError, PredictionError
 from stacknorm.labels import LabelSpace
-from stacknorm.pooling.calibrate import Calibrator, disagreement, entropy, margin
+from stacknorm.pooling.calibrate import Calibrator, apply_member_temperatures, disagreement, entropy, margin
 from stacknorm.pooling.cascade import Rows, is_settled, is_sure
-from stacknorm.pooling.pool import Pool, Probabilities
+from stacknorm.pooling.conformal import ClassConditional
+from stacknorm.pooling.pool import Pool, Probabilities, from_pairs, to_pairs
 from stacknorm.prediction import TaskPrediction
 
 Stages = npt.NDArray[np.int64]
@@ -46,16 +47,21 @@ class Decision:
     members: tuple[str, ...]
     mappings: Mapping[str, Probabilities]
     """Member -> [head labels, labels]."""
-    temperatures: Mapping[str, float]
+    temperatures: tuple[float, ...]
+    """One for each member, or none."""
+    conformal: ClassConditional | None
     rules: tuple[Rule, ...]
     """One for each stage; the last has all members."""
 
     def place(self, shares: Mapping[str, Probabilities], rows: int) -> Probabilities:
         """Put what members say onto the label space: member -> [n, head labels] becomes [k, n, c]."""
         nothing = np.full((rows, len(self.space.labels)), np.nan)
-        return np.stack(
-            [shares[name] @ self.mappings[name] if name in shares else nothing for name in self.members]
-        ).clip(max=1)
+        members = np.stack([shares[name] @ self.mappings[name] if name in shares else nothing for name in self.members])
+        if self.kind != "multi":
+            return apply_member_temperatures(members, self.temperatures)
+        # Two labels of a member that mean one of ours may both apply.
+        pairs = to_pairs(members.clip(max=1))
+        return from_pairs(apply_member_temperatures(pairs, self.temperatures), members.shape[2])
 
     def finished(self, members: Probabilities, stage: int) -> Rows:
         """Rows that need no stage after this one; [k, n, c] -> [n]."""
@@ -93,27 +99,24 @@ class Decision:
                 raise PredictionError(f"no member could answer {self.task} for {len(rows)} texts")
             pool = rule.pool if len(present) == len(rule.members) else rule.pool.only(present)
             given = members[[rule.members[place] for place in present]][:, rows]
-            pooled[rows] = self._calibrated(rule, pool, given)
-            split[rows] = self._split(pool, given)
+            pooled[rows], split[rows] = self._join(rule, pool, given)
         return pooled, split
 
-    def _calibrated(self, rule: Rule, pool: Pool, given: Probabilities) -> Probabilities:
+    def _join(self, rule: Rule, pool: Pool, given: Probabilities) -> tuple[Probabilities, Probabilities]:
         if self.kind != "multi":
-            return rule.calibrator(pool(given))
-        return rule.calibrator(pool(_as_binary(given)))[:, 1].reshape(given.shape[1:])
-
-    def _split(self, pool: Pool, given: Probabilities) -> Probabilities:
-        if self.kind != "multi":
-            return disagreement(given, pool.weights)
-        return disagreement(_as_binary(given), pool.weights).reshape(given.shape[1:]).sum(axis=1)
+            return rule.calibrator(pool(given)), disagreement(given, pool.weights)
+        pairs, labels = to_pairs(given), given.shape[2]
+        split = disagreement(pairs, pool.weights).reshape(-1, labels).sum(axis=1)
+        return from_pairs(rule.calibrator(pool(pairs)), labels), split
 
     def describe(self, members: Probabilities, stages: Stages) -> list[TaskPrediction]:
         """One answer a row."""
         probabilities, split = self.answer(members, stages)
-        unsure = entropy(_as_binary(probabilities[None])[0].reshape(*probabilities.shape, 2)).sum(axis=1)
-        if self.kind != "multi":
-            unsure = entropy(probabilities)
+        unsure = entropy(probabilities)
+        if self.kind == "multi":
+            unsure = entropy(to_pairs(probabilities)).reshape(probabilities.shape).sum(axis=1)
         labels = self.space.labels
+        sets = self.conformal(probabilities) if self.conformal else np.zeros(probabilities.shape, dtype=np.bool_)
         return [
             TaskPrediction(
                 label=labels[int(row.argmax())],
@@ -121,15 +124,10 @@ class Decision:
                 entropy=float(h),
                 disagreement=float(d),
                 margin=float(m),
+                conformal_set=tuple(label for label, kept in zip(labels, inside, strict=True) if kept),
             )
-            for row, h, d, m in zip(probabilities, unsure, split, margin(probabilities), strict=True)
+            for row, h, d, m, inside in zip(probabilities, unsure, split, margin(probabilities), sets, strict=True)
         ]
-
-
-def _as_binary(members: Probabilities) -> Probabilities:
-    """Each label as a yes-or-no question of its own: [k, n, c] -> [k, n c, 2]."""
-    flat = members.reshape(len(members), -1)
-    return np.stack([1 - flat, flat], axis=2)
 
 
 def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> Decision:
@@ -150,7 +148,8 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
         space=space,
         members=names,
         mappings={name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()},
-        temperatures=dict(zip(names, spec.member_temperatures or (1.0,) * len(names), strict=True)),
+        temperatures=spec.member_temperatures,
+        conformal=spec.conformal,
         rules=(*early, last),
     )
 

@@ -196,7 +196,7 @@ class Engine:
         for member, tasks in outcome.logits.items():
             for task, logits in tasks.items():
                 decision = self._decisions[task]
-                shares = _shares(logits[: len(rows)] / decision.temperatures[member], decision)
+                shares = _shares(logits[: len(rows)], decision)
                 if np.isfinite(shares).all():
                     readings.record(member, task, rows, shares)
                 else:
