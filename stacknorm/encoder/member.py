@@ -1,6 +1,6 @@
 """One member of a stack: an encoder above the layers it shares, and its heads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from stacknorm.bundle import HEADS_FILE, MemberSpec, Pooling
 from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer, merge_adapter
-from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper
+from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper, takes_types
 from stacknorm.errors import BundleError
 
 
@@ -20,6 +20,16 @@ class Mentions:
 
     rows: Tensor  # int64 [mentions], the text each stands in
     mask: Tensor  # int64 [mentions, tokens], 1 at the tokens of its words
+
+
+def gather_mentions(places: Sequence[tuple[int, Sequence[int]]], width: int) -> Mentions | None:
+    """Mentions from the row of a batch that each stands in and its tokens there, at least one; None of none."""
+    if not places:
+        return None
+    mask = torch.zeros(len(places), width, dtype=torch.int64)
+    for mention, (_, tokens) in enumerate(places):
+        mask[mention, list(tokens)] = 1
+    return Mentions(torch.tensor([row for row, _ in places]), mask)
 
 
 def read_states(hidden: Tensor, mask: Tensor, pooling: Pooling, mentions: Mentions | None = None) -> Tensor:
@@ -60,17 +70,21 @@ class Member(nn.Module):
         self.heads = heads
         self.poolings = poolings
 
+    def states(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The last states of a member with heads of its own, [n, tokens, width], from those of the shared layers."""
+        states: Tensor = self.upper(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
+        return states
+
     def forward(self, hidden: Tensor, mask: Tensor, mentions: Mentions | None = None) -> dict[str, Tensor]:
         """Task -> logits in fp32, from hidden states [n, tokens, width] and mask [n, tokens].
 
-        Logits are [n, head labels]; [n, tokens, head labels] of a `tokens` head; [mentions, head labels] of an
-        `entity` head, which is left out where no mentions are given.
+        Logits are [n, head labels]; [n, tokens, head labels] of a `tokens` head and of a checkpoint's own that labels
+        tokens; [mentions, head labels] of an `entity` head, which is left out where no mentions are given.
         """
-        output = self.upper(inputs_embeds=hidden, attention_mask=mask)
         if not self.heads:
             (task,) = self.poolings
-            return {task: output.logits.float()}
-        states = output.last_hidden_state
+            return {task: self.upper(inputs_embeds=hidden, attention_mask=mask).logits.float()}
+        states = self.states(hidden, mask)
         return {
             task: self.heads[task](read_states(states, mask, pooling, mentions))
             for task, pooling in self.poolings.items()
@@ -127,7 +141,15 @@ def _load_heads(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> nn.Mo
     return heads.requires_grad_(requires_grad=False)
 
 
-def lower_states(lower: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Run embeddings and shared layers: [n, tokens] -> [n, tokens, width]."""
-    hidden: Tensor = lower(input_ids=ids, attention_mask=mask).last_hidden_state
+def lower_states(lower: PreTrainedModel, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
+    """Run embeddings and shared layers: [n, tokens] -> [n, tokens, width].
+
+    Args:
+        lower: as `take_lower` gives it.
+        ids: token ids, [n, tokens].
+        mask: 1 where a token is, [n, tokens].
+        types: 1 at the second text of a pair, [n, tokens]; left out where the encoder knows no types.
+    """
+    known = {"token_type_ids": types} if types is not None and takes_types(lower.config) else {}
+    hidden: Tensor = lower(input_ids=ids, attention_mask=mask, **known).last_hidden_state
     return hidden
