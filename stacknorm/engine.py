@@ -17,6 +17,7 @@ from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Batch, cut_batches, pad, round_rows, tokenise
 from stacknorm.errors import BundleError, PredictionError
 from stacknorm.labels import LabelSpace
+from stacknorm.language import LanguageGuard
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.prediction import Prediction, StackIdentity
 from stacknorm.readings import Readings
@@ -46,9 +47,11 @@ class Engine:
         device: Device,
         precision: Precision,
         form: Form = "width",
+        guard: LanguageGuard | None = None,
         wait: Waiting = wait_forever,
     ) -> None:
         self._readers = tuple(readers)
+        self._guard = guard
         self._wait = wait
         self._max_tokens = bundle.manifest.max_tokens
         self._decisions = {task: decide(bundle.manifest, task, form) for task in bundle.manifest.tasks}
@@ -66,6 +69,8 @@ class Engine:
         device: Literal["auto", "cuda", "cpu"] = "auto",
         precision: Literal["auto", "fp32", "bf16"] = "auto",
         form: Literal["auto", "width", "cascade"] = "auto",
+        *,
+        language_guard: bool = True,
         member_timeout_seconds: float | None = None,
     ) -> "Engine":
         """Verify and load a bundle.
@@ -75,6 +80,7 @@ class Engine:
             device: `auto` takes a GPU where there is one.
             precision: `auto` takes bf16 where the hardware computes in it.
             form: `width` runs all members on every text, `cascade` stops early; `auto` is what the bundle has.
+            language_guard: whether to abstain from texts that are certainly in a language the bundle does not know.
             member_timeout_seconds: a member that takes longer for a batch is left out of it; None waits forever.
 
         Raises:
@@ -87,7 +93,8 @@ class Engine:
         chosen = native_precision(place) if precision == "auto" else precision
         to_device(readers, torch.device(place), DTYPES[chosen])
         wait: Waiting = wait_forever if member_timeout_seconds is None else Deadline(member_timeout_seconds)
-        return cls(found, readers, device=place, precision=chosen, form=chosen_form, wait=wait)
+        guard = LanguageGuard(found.manifest.languages) if language_guard else None
+        return cls(found, readers, device=place, precision=chosen, form=chosen_form, guard=guard, wait=wait)
 
     @property
     def tasks(self) -> Mapping[str, LabelSpace]:
@@ -102,11 +109,27 @@ class Engine:
 
         Returns:
             One prediction for each text, in order. A member that raised, was late or gave no number is left out of
-            the texts of its batch, and their predictions say so.
+            the texts of its batch, and their predictions say so; a text that is certainly in a language the stack
+            does not know gets no label, and the reason.
 
         Raises:
             PredictionError: no member could answer some text.
         """
+        withheld = self._withheld(texts)
+        answered = iter(self._answer([text for text, why in zip(texts, withheld, strict=True) if why is None]))
+        return [next(answered) if why is None else Prediction({}, abstained_because=why) for why in withheld]
+
+    def _withheld(self, texts: Sequence[str]) -> list[str | None]:
+        """For each text, why the stack should not label it."""
+        if self._guard is None:
+            return [None] * len(texts)
+        known = ", ".join(self.languages)
+        return [
+            f"the text is in language {verdict.language!r}, the stack knows {known}" if verdict.foreign else None
+            for verdict in self._guard.judge(texts)
+        ]
+
+    def _answer(self, texts: Sequence[str]) -> list[Prediction]:
         if not texts:
             return []
         readings = self.read(texts)

@@ -143,6 +143,14 @@ def run_out_of_memory(module: object, given_: object, named: dict[str, torch.Ten
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_a_text_in_another_language_is_withheld_and_its_neighbours_keep_their_places(engine: Engine) -> None:
+    german = "Der Gewinn des Unternehmens ist im dritten Quartal deutlich gesunken, teilte der Vorstand mit"
+    first, second, third = engine.predict(["oil falls", german, "acme beats"])
+    assert second.tasks == {}
+    assert second.abstained_because == "the text is in language 'de', the stack knows en"
+    assert values([first, third]) == pytest.approx(values(engine.predict(["oil falls", "acme beats"])), abs=1e-5)
+
+
 def test_bf16_stays_close_to_fp32(engine: Engine, tmp_path: Path) -> None:
     root = write_tiny_bundle(tmp_path)
     half = Engine.load(root, device="cpu", precision="bf16")
