@@ -158,12 +158,12 @@ def most_cut(members: int) -> int:
 def box_cox(probabilities: Probabilities, exponent: float) -> Probabilities:
     """The values whose weighted sums a power pool takes: (p^r - 1) / r, and log p at r = 0 (Box & Cox 1964)."""
     logs = np.log(probabilities + _TINY)
-    return np.asarray(np.expm1(exponent * logs) / exponent) if exponent else logs
+    return np.asarray(np.expm1(exponent * logs) / exponent) if exponent > _TINY else logs
 
 
 def undo_box_cox(mixed: Probabilities, exponent: float) -> Probabilities:
     """The logarithm of the power mean, from the weighted sum of `box_cox`."""
-    return np.asarray(np.log1p(exponent * mixed) / exponent) if exponent else mixed
+    return np.asarray(np.log1p(exponent * mixed) / exponent) if exponent > _TINY else mixed
 
 
 def log_odds_input(members: Probabilities) -> Probabilities:
@@ -195,41 +195,3 @@ def _shares_of(weights: tuple[float, ...], present: Sequence[int]) -> tuple[floa
     """The weights of those present, renormalised; equal where they had none."""
     kept = np.asarray(weights)[list(present)]
     return tuple((kept / kept.sum() if kept.sum() > 0 else np.full(len(kept), 1 / len(kept))).tolist())
-
-
-def fit_weighted_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> PowerPool:
-    """Weights of the linear pool that maximise the likelihood of `truth`.
-
-    Expectation maximisation on the weights of a mixture whose parts are fixed: it never leaves the simplex and
-    never lowers the likelihood. This is stacking of distributions (Yao et al. 2018, equation 4).
-
-    Args:
-        members: probabilities on held-out rows, [k, n, c].
-        truth: label of each row, [n].
-    """
-    given = members[:, np.arange(len(truth)), truth] + _TINY  # [k, n]
-    weights = np.full(len(members), 1 / len(members))
-    for _ in range(200):
-        share = weights[:, None] * given
-        weights = (share / share.sum(axis=0)).mean(axis=1)
-    return PowerPool(weights=tuple((weights / weights.sum()).tolist()))
-
-
-def fit_log_pool(members: Probabilities, truth: npt.NDArray[np.int64]) -> PowerPool:
-    """Weights of the log pool that maximise the likelihood of `truth`, by exponentiated gradient ascent.
-
-    The likelihood is concave in the weights (a log-linear model), and the multiplicative step stays on the simplex.
-
-    Args:
-        members: probabilities on held-out rows, [k, n, c].
-        truth: label of each row, [n].
-    """
-    logs = np.log(members + _TINY)
-    given = logs[:, np.arange(len(truth)), truth].mean(axis=1)  # [k]
-    weights = np.full(len(members), 1 / len(members))
-    for _ in range(300):
-        pooled = softmax(np.tensordot(weights, logs, axes=1))
-        gradient = given - (logs * pooled).sum(axis=2).mean(axis=1)
-        weights = weights * np.exp(gradient - gradient.max())
-        weights = weights / weights.sum()
-    return PowerPool(weights=tuple(weights.tolist()), exponent=0)

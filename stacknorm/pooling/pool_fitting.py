@@ -31,8 +31,8 @@ from stacknorm.pooling.pool import (
 
 _TINY = 1e-12
 _TRIMMED_SHARE = 0.2
-_BAGS, _ROUNDS = 20, 50
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+_BAGS, _ROUNDS = 10, 25
+_STRENGTHS = (1e-3, 1e-2, 1e-1)
 _STACKING_PARTS = 3
 
 
@@ -214,7 +214,7 @@ def _regress(held_out: HeldOut, strength: float) -> tuple[Probabilities, Probabi
     members, rows, labels = held_out.members.shape
     nothing = np.full((members, labels, labels), 1 / labels)
     inputs = log_odds_input(np.concatenate([held_out.members, nothing], axis=1))  # [k, n + c, c]
-    model = LogisticRegression(C=strength, max_iter=5000).fit(
+    model = LogisticRegression(C=strength, max_iter=5000, solver="newton-cholesky").fit(
         inputs.transpose(1, 0, 2).reshape(rows + labels, -1),
         np.append(held_out.truth, np.arange(labels)),
         sample_weight=np.append(np.ones(rows), np.full(labels, 1 / labels)),
