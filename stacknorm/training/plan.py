@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stacknorm.errors import BundleError, DataError
-from stacknorm.source import BASE_FILES, digest_files, resolve_base
+from stacknorm.source import BASE_FILES, WEIGHTS_FILE, digest_files, resolve_base, verify_files
 from stacknorm.training.corpus import Corpus, Indices, Split, assign_folds, fold_split, load_corpus, whole_split
 from stacknorm.training.recipe import MemberRecipe, Recipe, load_recipe
 
@@ -67,21 +67,21 @@ def make_plan(config: Path, data: Path, out: Path) -> Plan:
         BundleError: a base cannot be found.
     """
     recipe = load_recipe(config)
-    found: dict[tuple[str, ...], Base] = {}
-    for member in recipe.members:
-        if member.base not in found:
-            root = _find_base(member.base, config.parent)
-            found[member.base] = Base(root, digest_files(root, BASE_FILES))
-    bases = {member.name: found[member.base] for member in recipe.members}
+    wanted = dict.fromkeys((member.base, member.weights_sha256) for member in recipe.members)
+    found = {(base, sha256): _find_base(base, sha256, config.parent) for base, sha256 in wanted}
+    bases = {member.name: found[member.base, member.weights_sha256] for member in recipe.members}
     return Plan(recipe, config, load_corpus(recipe, data), bases, out)
 
 
-def _find_base(references: Sequence[str], beside: Path) -> Path:
-    """The first place of `references` that exists."""
+def _find_base(references: Sequence[str], weights_sha256: str | None, beside: Path) -> Base:
+    """The first place of `references` that exists and holds the weights meant."""
     problems = []
     for reference in references:
         try:
-            return resolve_base(reference, beside)
+            root = resolve_base(reference, beside)
+            if weights_sha256 is not None:
+                verify_files(root, {WEIGHTS_FILE: weights_sha256})
+            return Base(root, digest_files(root, BASE_FILES))
         except BundleError as exc:
             problems.append(str(exc))
     raise BundleError("; ".join(problems))
@@ -90,6 +90,7 @@ def _find_base(references: Sequence[str], beside: Path) -> Path:
 def whole_jobs(plan: Plan) -> list[Job]:
     """One training for each member, on all that is not held out."""
     split = whole_split(plan.corpus)
+    _check_split(plan, split, "held out")
     return [
         Job(member, member.name, split, plan.out / WORK / f"{member.name}-{member_key(plan, member)}")
         for member in plan.recipe.members
@@ -104,8 +105,8 @@ def fold_jobs(plan: Plan, folds: int) -> list[Job]:
     """
     fold_of = folds_of(plan, folds)
     splits = [fold_split(plan.corpus, fold_of, fold) for fold in range(folds)]
-    if not all(len(split.train) and len(split.judge) for split in splits):
-        raise DataError(f"{len(plan.corpus.texts)} different texts are too few for {folds} folds")
+    for split in splits:
+        _check_split(plan, split, f"of {folds} folds")
     return [
         Job(
             member,
@@ -117,6 +118,12 @@ def fold_jobs(plan: Plan, folds: int) -> list[Job]:
         for fold, split in enumerate(splits)
         for member in plan.recipe.members
     ]
+
+
+def _check_split(plan: Plan, split: Split, what: str) -> None:
+    for task in plan.recipe.tasks:
+        if not all(len(plan.corpus.only(rows, [task])) for rows in (split.train, split.stop, split.judge)):
+            raise DataError(f"task {task} has too few rows: a part {what} is empty")
 
 
 def folds_of(plan: Plan, folds: int) -> Indices:
@@ -135,7 +142,7 @@ def member_key(plan: Plan, member: MemberRecipe) -> str:
     shared = recipe.model_dump(
         mode="json", include={"max_tokens", "batch_tokens", "held_out", "seed", "precision", "tasks"}
     )
-    own = member.model_dump(mode="json", exclude={"base", "name"})
+    own = member.model_dump(mode="json", exclude={"name", "base", "weights_sha256"})
     data = [
         (source.task, source.sha256, part.labels) for source, part in zip(plan.corpus.sources, recipe.data, strict=True)
     ]

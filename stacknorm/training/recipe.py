@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from stacknorm.bundle import Name, TaskKind
+from stacknorm.bundle import Digest, Name, TaskKind
 from stacknorm.errors import DataError
 from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
@@ -69,6 +69,8 @@ class MemberRecipe(_Described):
     base: References
     """Where the pretrained transformer lies: `package:NAME/folder`, `hub:OWNER/NAME@REVISION` or a directory; a list
     names mirrors of the same files, the first that is found is used."""
+    weights_sha256: Digest | None = None
+    """What the base's `model.safetensors` must be, wherever it is found; none: whatever is found there."""
     top_layers: int = Field(ge=1)
     """Layers that are trained. Those below stay frozen, so members share them and their states are computed once."""
     mode: Literal["lora", "full"] = "lora"

@@ -55,6 +55,15 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], console: Console) -> None:
         (plan.out / WORK / _STATES_FILE).unlink(missing_ok=True)
 
 
+def say_plan(plan: Plan, jobs: Sequence[Job], console: Console) -> None:
+    """Tell what there is to do."""
+    missing = sum(not job.is_done for job in jobs)
+    held_out = int(plan.corpus.held_out.sum())
+    console.print(
+        f"{len(plan.corpus.examples):,} rows, {held_out:,} held out; {missing} of {len(jobs)} trainings to do"
+    )
+
+
 def _ground_key(plan: Plan, job: Job) -> tuple[str, int]:
     return json.dumps(dict(plan.bases[job.member.name].files), sort_keys=True), job.member.top_layers
 

@@ -14,8 +14,8 @@ from stacknorm.bundle import Bundle
 from stacknorm.training.evidence import gather_evidence
 from stacknorm.training.finetune import Cost, read_cost
 from stacknorm.training.fit import fit_task, write_bundle
-from stacknorm.training.plan import WORK, Job, Plan, fold_jobs, make_plan, whole_jobs
-from stacknorm.training.run import run_jobs
+from stacknorm.training.plan import WORK, Job, fold_jobs, make_plan, whole_jobs
+from stacknorm.training.run import run_jobs, say_plan
 
 
 def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundle:
@@ -44,15 +44,6 @@ def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundl
     bundle = write_bundle(plan, {job.member.name: job.folder for job in whole}, fitted, costs)
     shutil.rmtree(out / WORK)
     return bundle
-
-
-def say_plan(plan: Plan, jobs: Sequence[Job], console: Console) -> None:
-    """Tell what there is to do."""
-    missing = sum(not job.is_done for job in jobs)
-    held_out = int(plan.corpus.held_out.sum())
-    console.print(
-        f"{len(plan.corpus.examples):,} rows, {held_out:,} held out; {missing} of {len(jobs)} trainings to do"
-    )
 
 
 def _cost(jobs: Sequence[Job]) -> Cost:
