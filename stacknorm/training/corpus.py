@@ -1,7 +1,6 @@
 """The examples a stack is trained on, and the splits that keep copies of one text on one side."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from stacknorm.bundle import Source
 from stacknorm.dataset import read_entities, read_labelled, read_multi, read_spans
 from stacknorm.labels import LabelSpace
 from stacknorm.source import digest_file
-from stacknorm.text import clean_text, fingerprints, truncate_text
+from stacknorm.text import clean_text, clean_with_origins, fingerprints, truncate_text
 from stacknorm.training.recipe import DataRecipe, Recipe, TaskRecipe
 
 Indices = npt.NDArray[np.int64]
@@ -140,25 +139,21 @@ def _read(data: DataRecipe, task: TaskRecipe, space: LabelSpace, path: Path, max
         case "entity":
             for named in read_entities(path, space):
                 marks = [(mention.start, mention.end, mention.label_index) for mention in named.mentions]
-                if marks:
-                    yield _example(named.text, data.task, max_tokens, marks=marks)
+                example = _example(named.text, data.task, max_tokens, marks=marks)
+                if example.marks:
+                    yield example
 
 
 def _example(
     raw: str, task: str, max_tokens: int, labels: tuple[int, ...] = (), marks: Sequence[tuple[int, int, int]] = ()
 ) -> Example:
-    """Clean a text and take its marks along."""
-    cleaned = clean_text(raw)
-    moved = tuple(Mark(*_to_cleaned(raw, cleaned, start, end), label) for start, end, label in marks)
-    return Example(truncate_text(cleaned, max_tokens), task, labels, moved)
-
-
-def _to_cleaned(raw: str, cleaned: str, start: int, end: int) -> tuple[int, int]:
-    """Where the words raw[start:end] stand in the cleaned text."""
-    words, near = clean_text(raw[start:end]), len(clean_text(raw[:start]))
-    places = [match.start() for match in re.finditer(re.escape(words), cleaned)]
-    place = min(places, key=lambda found: abs(found - near), default=near)
-    return place, place + len(words)
+    """Clean a text and take its marks along; one of which nothing is left is dropped."""
+    if not marks:
+        return Example(truncate_text(clean_text(raw), max_tokens), task, labels)
+    cleaned = clean_with_origins(raw)
+    moved = ((cleaned.to_cleaned(start, end), label) for start, end, label in marks)
+    kept = tuple(Mark(*place, label) for place, label in moved if place is not None)
+    return Example(truncate_text(cleaned.text, max_tokens), task, labels, kept)
 
 
 def rarest_classes(examples: Sequence[Example]) -> Indices:

@@ -22,7 +22,7 @@ class Evidence:
 
     kind: TaskKind
     members: Mapping[str, Probabilities]
-    """[units, labels]; of a `spans` task the labels are O and the types."""
+    """[units, head labels]."""
     truth: Indices
     """[units], of a `multi` task [units, labels] of 0 and 1."""
     prints: Prints

@@ -24,7 +24,7 @@ class TaskScores:
     """One task's scores over all examples, each answered by a training that had not seen it."""
 
     units: int
-    """Texts, mentions or characters that are scored."""
+    """Texts, mentions or words that are scored."""
     texts: int
     """Different texts they stand in."""
     scores: Mapping[str, Mapping[str, Interval]]

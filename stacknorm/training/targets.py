@@ -1,7 +1,7 @@
 """What each kind of task asks of a head: its labels, its loss, and its answers in units that members share.
 
-A unit is what one answer is about: a text of a `single` or `multi` task, a mention of an `entity` task, a character
-of a `spans` task (members cut texts into tokens differently, so they can only be compared by characters).
+A unit is what one answer is about: a text of a `single` or `multi` task, a mention of an `entity` task, a word of a
+`spans` task (members cut texts into tokens differently, so they are compared by words).
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from stacknorm.bundle import Pooling, TaskKind
 from stacknorm.encoder.member import Mentions
+from stacknorm.spans.tags import head_tags
+from stacknorm.spans.words import read_words, split_words
 from stacknorm.training.corpus import Corpus, Example, Indices
 
 IGNORED = -100
@@ -84,10 +86,8 @@ class Objective:
 
 
 def head_labels(kind: TaskKind, labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels of a head for a task: of a `spans` task O, then the first and the later tokens of each type (BIO)."""
-    if kind != "spans":
-        return tuple(labels)
-    return ("O", *(f"{prefix}-{label}" for label in labels for prefix in ("B", "I")))
+    """Labels of a head for a task: those of the task; for `spans` tags, O and then B and I of each type."""
+    return head_tags(labels) if kind == "spans" else tuple(labels)
 
 
 def head_pooling(kind: TaskKind, chosen: Pooling) -> Pooling:
@@ -100,7 +100,7 @@ def head_pooling(kind: TaskKind, chosen: Pooling) -> Pooling:
 def encode_target(example: Example, kind: TaskKind, offsets: Offsets) -> Target:
     """Put an example's labels on the tokens of one base."""
     if kind == "spans":
-        return Target(_token_labels(example, offsets))
+        return Target(tuple(_mark_places(example, offsets)))
     if kind == "entity":
         mentions = tuple(tokens_of(mark.start, mark.end, offsets) for mark in example.marks)
         return Target(tuple(mark.label for mark in example.marks), mentions)
@@ -113,13 +113,14 @@ def tokens_of(start: int, end: int, offsets: Offsets) -> tuple[int, ...]:
     return inside or tuple(range(len(offsets)))
 
 
-def _token_labels(example: Example, offsets: Offsets) -> tuple[int, ...]:
-    labels = [0 if last > first else IGNORED for first, last in offsets]
+def _mark_places(example: Example, places: Offsets) -> list[int]:
+    """The tag of each stretch of an example's text, by its position in the head's labels; `IGNORED` of an empty one."""
+    tags = [0 if last > first else IGNORED for first, last in places]
     for mark in example.marks:
-        inside = [place for place, (first, last) in enumerate(offsets) if first < mark.end and last > mark.start]
-        for place in inside:
-            labels[place] = 1 + 2 * mark.label + (place != inside[0])
-    return tuple(labels)
+        inside = [at for at, (first, last) in enumerate(places) if first < mark.end and last > max(mark.start, first)]
+        for at in inside:
+            tags[at] = 1 + 2 * mark.label + (at != inside[0])
+    return tags
 
 
 def gather_mentions(targets: Sequence[Target], width: int) -> Mentions | None:
@@ -142,57 +143,43 @@ def many_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def answer_units(kind: TaskKind, logits: Tensor, example: Example, offsets: Offsets) -> Tensor:
-    """Probabilities of each unit of one example, [units, labels] (of a `spans` task: O, then the types).
+    """Probabilities of each unit of one example, [units, head labels].
+
+    A word that no token holds, for the text was cut before it, is as likely to be any label.
 
     Args:
         kind: of the task.
-        logits: of the example: [labels], [mentions, labels] or [tokens, labels].
+        logits: of the example: [1, labels], [mentions, labels] or [1, tokens, labels].
         example: what was read.
         offsets: of its tokens.
     """
     if kind == "multi":
-        return logits.sigmoid()[None]
-    if kind == "spans":
-        return _spread_tokens(logits.softmax(dim=1), offsets, example)
-    return logits.softmax(dim=-1).reshape(-1, logits.shape[-1])
-
-
-def _spread_tokens(shares: Tensor, offsets: Offsets, example: Example) -> Tensor:
-    """Token probabilities [tokens, BIO labels] as those of the characters that are counted, [characters, 1 + types].
-
-    A character that no token holds, for the text was cut before it, is as likely to be any label.
-    """
-    types = torch.cat([shares[:, :1], shares[:, 1::2] + shares[:, 2::2]], dim=1)
-    spread = torch.full((len(example.text), types.shape[1]), 1 / types.shape[1])
-    for place, (first, last) in enumerate(offsets):
-        spread[first:last] = types[place]
-    return spread[torch.from_numpy(counted_characters(example.text))]
-
-
-def counted_characters(text: str) -> Indices:
-    """Positions of the characters that are units of a `spans` task: all but whitespace, which tokenizers drop."""
-    return np.array([place for place, char in enumerate(text) if not char.isspace()], dtype=np.int64)
+        return logits.sigmoid()
+    if kind != "spans":
+        return logits.softmax(dim=1)
+    places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    tokens = logits[0, : len(places)].softmax(dim=1).double().numpy()
+    words = read_words(example.text, split_words(example.text), places, tokens)
+    return torch.from_numpy(np.nan_to_num(words, nan=1 / words.shape[1])).float()
 
 
 def true_units(corpus: Corpus, kind: TaskKind, rows: Indices, classes: int) -> npt.NDArray[np.int64]:
     """Labels of the units of `rows` in order: [units], of a `multi` task [units, classes] of 0 and 1."""
     examples = [corpus.examples[row] for row in rows.tolist()]
     if kind == "spans":
-        return np.concatenate([_character_labels(example) for example in examples])
+        return np.concatenate([_word_labels(example) for example in examples])
     if kind == "multi":
         return many_hot([example.labels for example in examples], classes).numpy()
     return np.array([label for example in examples for label in example.classes], dtype=np.int64)
 
 
-def _character_labels(example: Example) -> Indices:
-    labels = np.zeros(len(example.text), dtype=np.int64)
-    for mark in example.marks:
-        labels[mark.start : mark.end] = 1 + mark.label
-    return labels[counted_characters(example.text)]
+def _word_labels(example: Example) -> Indices:
+    words = split_words(example.text)
+    return np.array(_mark_places(example, [(first, last) for first, last in words.tolist()]), dtype=np.int64)
 
 
 def count_units(kind: TaskKind, example: Example) -> int:
     """How many units an example has."""
     if kind == "spans":
-        return len(counted_characters(example.text))
+        return len(split_words(example.text))
     return len(example.marks) if kind == "entity" else 1
