@@ -102,11 +102,11 @@ def test_an_evaluation_is_printed_and_written_as_json(bundle: str, tmp_path: Pat
         app, ["evaluate", bundle, str(rows), "--labels", "bearish, bullish, neutral", "--json", str(out)]
     )
     assert done.exit_code == 0, done.output
-    assert "official rows: 3" in done.stdout
-    assert "NLL of the stack less first" in done.stdout
+    assert "all rows (3)" in done.stdout
+    assert "Against first" in done.stdout
     record = json.loads(out.read_text())
-    assert set(record["official"]["scores"]) == {"stack", "first", "second"}
-    assert record["official"]["paired"]["against"] == "first"
+    assert set(record["official"]["members"]) == {"first", "second"}
+    assert record["official"]["best_member"] == "first"
 
 
 def test_training_names_what_is_wrong_with_a_config(tmp_path: Path) -> None:

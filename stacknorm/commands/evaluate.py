@@ -1,17 +1,19 @@
 """`stacknorm evaluate`: how good a bundle is on labelled rows."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
 from stacknorm.commands.console import open_console, plain_errors
+from stacknorm.errors import DataError
 
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A packaged bundle's name, or a directory.")],
     data: Annotated[Path, typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label`.")],
+    *,
     task: Annotated[str, typer.Option(help="The task the labels belong to.")] = "sentiment",
     labels: Annotated[
         str,
@@ -19,21 +21,34 @@ def evaluate(
             help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."
         ),
     ] = "",
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file that was trained on, beside what the bundle knows of itself; may be repeated."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write every number to this file.")] = None,
 ) -> None:
-    """Score a bundle on labelled rows: the stack and each member, with 95 % bootstrap intervals.
+    r"""Score a bundle on labelled rows: the stack and each member, with 95 % bootstrap intervals.
 
-    Two tables: all rows, and the rows whose text (URLs and punctuation removed) was not in the training data.
-    Below each, the paired difference between the stack and the member that was best before it saw these rows.
+    Official scores are of all rows; clean ones of the rows whose text (URLs and punctuation removed) was not trained
+    on. The stack is compared, row by row, with the member that was best before it saw these rows. Needs the extra:
+    pip install 'stacknorm\[train]'. What each number means: docs/evaluation.md.
 
     Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral
     """
     with plain_errors():
-        from stacknorm.evaluation.evaluate import evaluate_bundle
-        from stacknorm.evaluation.report import evaluation_record, print_evaluation
+        try:
+            from stacknorm.evaluation.evaluate import Question, evaluate_bundle
+            from stacknorm.evaluation.report import as_json, print_evaluation
+        except ModuleNotFoundError as exc:
+            raise DataError(f"evaluating needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 
-        order = tuple(part.strip() for part in labels.split(",")) if labels else ()
-        evaluation = evaluate_bundle(bundle, data, task, order)
+        question = Question(bundle, data, task, split_labels(labels), tuple(train or ()))
+        evaluation = evaluate_bundle(question, datetime.now(UTC))
         print_evaluation(evaluation, open_console())
         if json is not None:
-            json.write_bytes(orjson.dumps(evaluation_record(evaluation), option=orjson.OPT_INDENT_2))
+            json.write_bytes(as_json(evaluation))
+
+
+def split_labels(labels: str) -> tuple[str, ...]:
+    """Names of labels, separated by commas."""
+    return tuple(part.strip() for part in labels.split(",")) if labels else ()

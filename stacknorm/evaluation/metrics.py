@@ -1,21 +1,21 @@
-"""Scores of probabilistic labels, and bootstrap intervals for them.
+"""Scores of probabilistic labels, each a function of counts of rows, so that it can be resampled.
 
-Every score here is a function of counts of rows, so a bootstrap sample is a vector of counts and all samples are
-scored by one matrix product. Shapes: probabilities [n, c], truth [n], samples [b, n] (how often each row counts).
+Shapes: probabilities [n, c], truth [n], samples [b, n] (how often each row counts); every metric gives [b].
 """
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from stacknorm.bundle import Interval
+from stacknorm.evaluation.bootstrap import Bootstrap, Samples, Values, weighted_mean
 from stacknorm.pooling.pool import Probabilities
 
 Truth = npt.NDArray[np.int64]
-Samples = npt.NDArray[np.float64]
+Metric = Callable[[Probabilities, Truth, Samples], Values]
 
 ECE_BINS = 15
-_RESAMPLES = 1000
-_LEVELS = (2.5, 97.5)
 _TINY = 1e-12
 
 
@@ -24,24 +24,23 @@ def row_nll(probabilities: Probabilities, truth: Truth) -> Probabilities:
     return np.asarray(-np.log(probabilities[np.arange(len(truth)), truth] + _TINY))
 
 
+def row_hits(probabilities: Probabilities, truth: Truth) -> Probabilities:
+    """1 for each row whose likeliest label is the true one, else 0; [n]."""
+    return np.asarray(probabilities.argmax(axis=1) == truth, dtype=np.float64)
+
+
 def nll(probabilities: Probabilities, truth: Truth) -> float:
     """Mean negative log-likelihood in nats."""
     return float(row_nll(probabilities, truth).mean())
 
 
-def draw_samples(rows: int, seed: int) -> Samples:
-    """How often each of `rows` rows is drawn in each bootstrap sample; [b, rows], each row of it summing to `rows`."""
-    random = np.random.default_rng(seed)
-    return random.multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES).astype(np.float64)
+def accuracy(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Share of rows whose likeliest label is the true one."""
+    return weighted_mean(row_hits(probabilities, truth), samples)
 
 
-def accuracy(probabilities: Probabilities, truth: Truth, samples: Samples) -> Probabilities:
-    """Share of rows whose likeliest label is the true one, [b]."""
-    return _mean((probabilities.argmax(axis=1) == truth).astype(np.float64), samples)
-
-
-def macro_f1(probabilities: Probabilities, truth: Truth, samples: Samples) -> Probabilities:
-    """F1 averaged over the labels that occur in `truth`, [b]."""
+def macro_f1(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """F1 averaged over the labels that occur in `truth`."""
     guess = probabilities.argmax(axis=1)
     classes = np.unique(truth)
     said, was = guess[:, None] == classes, truth[:, None] == classes  # [n, classes]
@@ -49,49 +48,97 @@ def macro_f1(probabilities: Probabilities, truth: Truth, samples: Samples) -> Pr
     return np.asarray((2 * hit / claims.clip(min=1)).mean(axis=1))
 
 
-def mean_nll(probabilities: Probabilities, truth: Truth, samples: Samples) -> Probabilities:
-    """Negative log-likelihood in nats, [b]."""
-    return _mean(row_nll(probabilities, truth), samples)
+def mean_nll(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Negative log-likelihood in nats."""
+    return weighted_mean(row_nll(probabilities, truth), samples)
 
 
-def brier(probabilities: Probabilities, truth: Truth, samples: Samples) -> Probabilities:
-    """Squared distance to the true label's corner of the simplex, between 0 and 2, [b]."""
+def brier(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Squared distance to the true label's corner of the simplex, between 0 and 2."""
     target = np.eye(probabilities.shape[1])[truth]
-    return _mean(((probabilities - target) ** 2).sum(axis=1), samples)
+    return weighted_mean(((probabilities - target) ** 2).sum(axis=1), samples)
 
 
-def ece(probabilities: Probabilities, truth: Truth, samples: Samples) -> Probabilities:
-    """Expected calibration error of the likeliest label over 15 bins of equal width (Guo et al. 2017), [b]."""
+def ece(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Expected calibration error of the likeliest label over 15 bins of equal width (Guo et al. 2017)."""
+    return binned_gap(probabilities.max(axis=1), row_hits(probabilities, truth), samples)
+
+
+def classwise_ece(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Calibration error of every label's probability, averaged over the labels (Kull et al. 2019, section 2)."""
+    classes = range(probabilities.shape[1])
+    gaps = [binned_gap(probabilities[:, c], (truth == c).astype(np.float64), samples) for c in classes]
+    return np.asarray(np.mean(gaps, axis=0))
+
+
+def aurc(probabilities: Probabilities, truth: Truth, samples: Samples) -> Values:
+    """Area under the risk-coverage curve: the mean error rate over all shares of most confident rows kept.
+
+    Geifman & El-Yaniv 2017; rows of equal confidence are kept or left together.
+    """
+    kept, wrong, weights = _by_confidence(probabilities, truth, samples)
+    risk = np.divide(wrong, kept, out=np.zeros_like(wrong), where=kept > 0)
+    return np.asarray((risk * weights).sum(axis=1) / kept[:, -1].clip(min=1))
+
+
+def risk_at(probabilities: Probabilities, truth: Truth, coverage: float, samples: Samples) -> Values:
+    """Error rate of the most confident rows when at least a share of `coverage` is kept."""
+    kept, wrong, _ = _by_confidence(probabilities, truth, samples)
+    enough = (kept < coverage * kept[:, -1:] - _TINY).sum(axis=1)
+    at = np.arange(len(kept)), enough
+    return np.asarray(wrong[at] / kept[at].clip(min=1))
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "nll": mean_nll,
+    "brier": brier,
+    "ece": ece,
+    "classwise_ece": classwise_ece,
+    "aurc": aurc,
+}
+
+
+def score(probabilities: Probabilities, truth: Truth, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
+    """Every metric with its 95 % percentile bootstrap interval.
+
+    Args:
+        probabilities: [n, c].
+        truth: [n].
+        bootstrap: how rows are drawn; by themselves unless given.
+    """
+
+    def all_metrics(samples: Samples) -> Values:
+        return np.stack([metric(probabilities, truth, samples) for metric in METRICS.values()])
+
+    found = (bootstrap or Bootstrap.of_rows(len(truth))).intervals(all_metrics)
+    return dict(zip(METRICS, found, strict=True))
+
+
+def bin_of(probability: Probabilities) -> Truth:
+    """The bin, of 15 of equal width, that each probability falls into."""
+    return np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def binned_gap(said: Probabilities, was: Probabilities, samples: Samples) -> Values:
+    """The distance between the means of `said` and `was` in each of 15 bins of `said`, averaged over rows.
+
+    Args:
+        said: probabilities, [n].
+        was: 1 where what they are of came true, else 0; [n].
+        samples: [b, n].
+    """
+    inside = (bin_of(said)[:, None] == np.arange(ECE_BINS)) * (was - said)[:, None]  # [n, bins]
+    return np.asarray(np.abs(samples @ inside).sum(axis=1) / samples.sum(axis=1).clip(min=1))
+
+
+def _by_confidence(probabilities: Probabilities, truth: Truth, samples: Samples) -> tuple[Values, Values, Values]:
+    """Rows kept and wrong among them, counted down from the most confident, and rows at each step; each [b, steps]."""
     confidence = probabilities.max(axis=1)
-    gap = (probabilities.argmax(axis=1) == truth) - confidence
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    inside = (bins[:, None] == np.arange(ECE_BINS)) * gap[:, None]  # [n, bins]
-    return np.asarray(np.abs(samples @ inside).sum(axis=1) / samples.sum(axis=1))
-
-
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "nll": mean_nll, "brier": brier, "ece": ece}
-
-
-def _mean(values: Probabilities, samples: Samples) -> Probabilities:
-    return np.asarray(samples @ values / samples.sum(axis=1))
-
-
-def score(probabilities: Probabilities, truth: Truth, seed: int = 0) -> dict[str, Interval]:
-    """Every metric with its 95 % percentile bootstrap interval."""
-    samples, once = draw_samples(len(truth), seed), np.ones((1, len(truth)))
-    return {
-        name: interval(float(metric(probabilities, truth, once)[0]), metric(probabilities, truth, samples))
-        for name, metric in METRICS.items()
-    }
-
-
-def interval(value: float, resampled: Probabilities) -> Interval:
-    """A value with the interval that its bootstrap values [b] span."""
-    low, high = np.percentile(resampled, _LEVELS)
-    return Interval(value=round(value, 5), low=round(float(low), 5), high=round(float(high), 5))
-
-
-def paired_nll(ours: Probabilities, theirs: Probabilities, truth: Truth, seed: int = 0) -> Interval:
-    """NLL of `ours` less NLL of `theirs`, rows drawn together; below zero means ours is better."""
-    differences = row_nll(ours, truth) - row_nll(theirs, truth)
-    return interval(float(differences.mean()), _mean(differences, draw_samples(len(truth), seed)))
+    order = np.argsort(-confidence, kind="stable")
+    starts = np.flatnonzero(np.diff(confidence[order], prepend=np.inf))
+    wrong = 1 - row_hits(probabilities, truth)
+    weights = np.add.reduceat(samples[:, order], starts, axis=1)
+    errors = np.add.reduceat((samples * wrong)[:, order], starts, axis=1)
+    return weights.cumsum(axis=1), errors.cumsum(axis=1), weights
