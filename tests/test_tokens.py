@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -93,9 +92,7 @@ def test_the_probabilities_of_windows_are_averaged_by_the_tokens_new_in_each() -
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6))
-def test_pooled_windows_stay_a_distribution_between_the_least_and_the_most_of_them(
-    counts: list[int], random: object
-) -> None:
+def test_pooled_windows_stay_a_distribution_between_the_least_and_the_most_of_them(counts: list[int]) -> None:
     rows = [Row(text, [], 1 + number * 3) for text, count in enumerate(counts) for number in range(count)]
     shares = np.random.default_rng(len(rows)).dirichlet([1, 1, 1], len(rows))
     pooled = pool_windows(shares, rows)
