@@ -38,7 +38,7 @@ MAX_BASE_BYTES = 8 << 30
 
 _CHUNK_BYTES = 1 << 20
 _WHEELS = re.compile(
-    WHEELS + r":(?P<name>[A-Za-z0-9]([A-Za-z0-9._-]*?[A-Za-z._-])?)((?P<first>\d+)\.\.(?P<last>\d+))?"
+    WHEELS + r":(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)((?P<first>\d+)\.\.(?P<last>\d+))?"
     r"==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!]*)#(?P<path>[A-Za-z0-9][A-Za-z0-9._/-]*)"
 )
 
