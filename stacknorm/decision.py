@@ -17,6 +17,7 @@ from stacknorm.labels import LabelSpace
 from stacknorm.pooling.calibrate import Calibrator, apply_member_temperatures, disagreement, entropy, margin
 from stacknorm.pooling.cascade import Rows, is_settled, is_sure
 from stacknorm.pooling.conformal import ClassConditional
+from stacknorm.pooling.lacking import fill_lacking
 from stacknorm.pooling.pool import Pool, Probabilities, from_pairs, to_pairs
 from stacknorm.prediction import TaskPrediction
 
@@ -54,14 +55,19 @@ class Decision:
     """One for each stage; the last has all members."""
 
     def place(self, shares: Mapping[str, Probabilities], rows: int) -> Probabilities:
-        """Put what members say onto the label space: member -> [n, head labels] becomes [k, n, c]."""
+        """Put what members say onto the label space: member -> [n, head labels] becomes [k, n, c].
+
+        What a member says nothing about, because it lacks the label, is taken from those that have all labels.
+        """
         nothing = np.full((rows, len(self.space.labels)), np.nan)
         members = np.stack([shares[name] @ self.mappings[name] if name in shares else nothing for name in self.members])
+        has = np.stack([self.mappings[name].any(axis=0) for name in self.members])
         if self.kind != "multi":
-            return apply_member_temperatures(members, self.temperatures)
+            return fill_lacking(apply_member_temperatures(members, self.temperatures), has)
         # Two labels of a member that mean one of ours may both apply.
         pairs = to_pairs(members.clip(max=1))
-        return from_pairs(apply_member_temperatures(pairs, self.temperatures), members.shape[2])
+        members = from_pairs(apply_member_temperatures(pairs, self.temperatures), members.shape[2])
+        return fill_lacking(members, has, exclusive=False)
 
     def finished(self, members: Probabilities, stage: int) -> Rows:
         """Rows that need no stage after this one; [k, n, c] -> [n]."""
@@ -141,13 +147,16 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     names = manifest.members_of(task)
     heads = {part.name: part.heads[task] for part in (*manifest.members, *manifest.channels) if task in part.heads}
     last = Rule(tuple(range(len(names))), spec.pool, spec.calibrator)
+    mappings = {name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()}
     early = _early_rules(manifest, task, names) if form == "cascade" else ()
+    if any(rule.stop_above is None for rule in early) and not all(m.any(axis=0).all() for m in mappings.values()):
+        raise BundleError(f"an exact cascade needs members that have all labels of task {task}")
     return Decision(
         task=task,
         kind=spec.kind,
         space=space,
         members=names,
-        mappings={name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()},
+        mappings=mappings,
         temperatures=spec.member_temperatures,
         conformal=spec.conformal,
         rules=(*early, last),
