@@ -145,7 +145,7 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     spec = manifest.tasks[task]
     space = spec.space(task)
     names = manifest.members_of(task)
-    heads = {part.name: part.heads[task] for part in (*manifest.members, *manifest.channels) if task in part.heads}
+    heads = {part.name: part.heads[task] for part in manifest.voices() if task in part.heads}
     last = Rule(tuple(range(len(names))), spec.pool, spec.calibrator)
     mappings = {name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()}
     early = _early_rules(manifest, task, names) if form == "cascade" else ()

@@ -29,7 +29,7 @@ def fill_lacking(members: Probabilities, has: npt.NDArray[np.bool_], *, exclusiv
     whole = has.all(axis=1)
     if whole.all():
         return members
-    spoke = ~np.isnan(members).any(axis=2)  # [k, n]
+    spoke = np.asarray(~np.isnan(members).any(axis=2))  # [k, n]
     known = spoke & whole[:, None]
     mean = np.where(known[:, :, None], members, 0).sum(axis=0) / known.sum(axis=0).clip(min=1)[:, None]  # [n, c]
     own = members
