@@ -23,6 +23,9 @@ class LabelSpace:
     name: str
     labels: tuple[str, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    coarsenings: tuple[Mapping[str, str], ...] = ()
+    """Finer scales of the same thing: all the labels of one, each with the label of this space it falls on. A label
+    such as `2 stars` means one thing among five and another among three, so a scale counts only as a whole."""
 
     def canonical(self, label: str) -> str:
         """Return the label of this space that `label` means.
@@ -47,18 +50,13 @@ class LabelSpace:
         """Position in this space of the label that `label` means."""
         return self.labels.index(self.canonical(label))
 
-    def matrix(self, order: Sequence[str], explicit: Mapping[str, str] | None = None) -> npt.NDArray[np.float32]:
-        """Map a member's label order onto this space.
-
-        Several labels of a member may fall on one of the space (five stars onto three). A label of the space
-        that the member lacks gets a column of zeros: the member gives it probability 0.
+    def read_order(self, order: Sequence[str], explicit: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        """What each label of a member means here, in the member's order.
 
         Args:
             order: the member's labels in the order of its logits, each once.
-            explicit: member label -> label of this space, for labels that do not explain themselves.
-
-        Returns:
-            Zeros and ones, shape [len(order), len(self.labels)]: member probabilities [n, m] @ matrix = [n, k].
+            explicit: member label -> label of this space, for labels that do not explain themselves; it comes first,
+                then a scale that `order` is the whole of, then names and aliases.
 
         Raises:
             LabelError: a label repeats, is unknown or is meaningless without `explicit`.
@@ -68,15 +66,45 @@ class LabelSpace:
         named = explicit or {}
         if stray := named.keys() - set(order):
             raise LabelError(f"the map names labels the member does not have: {sorted(stray)}")
+        folded = {_fold(label) for label in order}
+        scale = next((scale for scale in self.coarsenings if scale.keys() == folded), {})
+        return tuple(self.canonical(named.get(label, scale.get(_fold(label), label))) for label in order)
+
+    def matrix(self, order: Sequence[str], explicit: Mapping[str, str] | None = None) -> npt.NDArray[np.float32]:
+        """Map a member's label order onto this space.
+
+        Several labels of a member may fall on one of the space (five stars onto three). A label of the space
+        that the member lacks gets a column of zeros; what pools make of it says `stacknorm.pooling.lacking`.
+
+        Args:
+            order: as `read_order` takes it.
+            explicit: as `read_order` takes it.
+
+        Returns:
+            Zeros and ones, shape [len(order), len(self.labels)]: member probabilities [n, m] @ matrix = [n, k].
+
+        Raises:
+            LabelError: as `read_order` does.
+        """
         mapping = np.zeros((len(order), len(self.labels)), dtype=np.float32)
-        for row, label in enumerate(order):
-            mapping[row, self.index(named.get(label, label))] = 1
+        for row, label in enumerate(self.read_order(order, explicit)):
+            mapping[row, self.labels.index(label)] = 1
         return mapping
 
 
 def _aliases(names: Mapping[str, Iterable[str]]) -> dict[str, str]:
     return {alias: label for label, known in names.items() for alias in known}
 
+
+_POLAR = ("negative", "negative", "neutral", "positive", "positive")
+_FIVE_GRADES = (
+    ("1 star", "2 stars", "3 stars", "4 stars", "5 stars"),
+    *(
+        (f"{very} negative", "negative", "neutral", "positive", f"{very} positive")
+        for very in ("very", "strongly", "extremely")
+    ),
+    ("very bearish", "bearish", "neutral", "bullish", "very bullish"),
+)
 
 SENTIMENT = LabelSpace(
     "sentiment",
@@ -88,6 +116,7 @@ SENTIMENT = LabelSpace(
             "positive": ("bullish", "bull", "pos", "+1"),
         }
     ),
+    tuple(dict(zip(grades, _POLAR, strict=True)) for grades in _FIVE_GRADES),
 )
 
 TOPIC = LabelSpace(
@@ -120,7 +149,7 @@ _KNOWN = {space.name: space for space in (SENTIMENT, TOPIC)}
 
 
 def label_space(task: str, labels: Sequence[str]) -> LabelSpace:
-    """The space of a task with these labels; a task known here brings its aliases.
+    """The space of a task with these labels; a task known here brings its aliases, and its scales if it is whole.
 
     Raises:
         LabelError: fewer than two labels, or one repeats.
@@ -129,4 +158,16 @@ def label_space(task: str, labels: Sequence[str]) -> LabelSpace:
         raise LabelError(f"task {task!r} needs at least two different labels, not {list(labels)}")
     known = _KNOWN.get(task)
     aliases = {alias: label for alias, label in known.aliases.items() if label in labels} if known else {}
-    return LabelSpace(task, tuple(labels), aliases)
+    coarsenings = known.coarsenings if known and set(known.labels) <= set(labels) else ()
+    return LabelSpace(task, tuple(labels), aliases, coarsenings)
+
+
+def known_labels(task: str) -> tuple[str, ...]:
+    """The labels of a task that is known here.
+
+    Raises:
+        LabelError: it is not known.
+    """
+    if task not in _KNOWN:
+        raise LabelError(f"the labels of task {task!r} must be named; known are those of {', '.join(_KNOWN)}")
+    return _KNOWN[task].labels

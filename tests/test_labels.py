@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stacknorm.errors import LabelError
-from stacknorm.labels import SENTIMENT, TOPIC, label_space
+from stacknorm.labels import SENTIMENT, TOPIC, known_labels, label_space
 
 
 @pytest.mark.parametrize("name", ["bearish", "Bear", "neg", "NEGATIVE", "-1", "negative"])
@@ -32,10 +32,45 @@ def test_a_members_label_order_is_put_back_into_the_order_of_the_space(order: li
     assert [placed[0, SENTIMENT.index(label)] for label in order] == pytest.approx(values)
 
 
-def test_five_stars_fall_onto_three_labels_and_a_lacking_label_gets_nothing() -> None:
-    stars = {"1 star": "negative", "2 stars": "negative", "4 stars": "positive", "5 stars": "positive"}
-    member = np.array([[0.1, 0.2, 0.3, 0.4]])
-    assert (member @ SENTIMENT.matrix(list(stars), stars)).tolist() == [pytest.approx([0.3, 0, 0.7])]
+@pytest.mark.parametrize(
+    "grades",
+    [
+        ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"],
+        ["Very Negative", "Negative", "Neutral", "Positive", "Very Positive"],
+        ["very_bearish", "bearish", "neutral", "bullish", "very_bullish"],
+    ],
+)
+def test_five_grades_fall_onto_three_labels_in_whatever_order_they_come(grades: list[str]) -> None:
+    member = np.array([[0.1, 0.2, 0.3, 0.15, 0.25]])
+    assert (member @ SENTIMENT.matrix(grades)).tolist() == [pytest.approx([0.3, 0.3, 0.4])]
+    assert SENTIMENT.read_order(grades[::-1]) == SENTIMENT.read_order(grades)[::-1]
+
+
+def test_a_part_of_a_scale_says_nothing_for_its_grades_mean_something_only_together() -> None:
+    with pytest.raises(LabelError, match="'2 stars' is not one of sentiment"):
+        SENTIMENT.matrix(["1 star", "2 stars", "3 stars"][1:])
+
+
+def test_an_explicit_map_comes_before_a_scale() -> None:
+    grades = ["very negative", "negative", "neutral", "positive", "very positive"]
+    assert SENTIMENT.read_order(grades, {"negative": "neutral"})[1] == "neutral"
+
+
+def test_a_scale_counts_only_where_a_task_has_all_labels_it_falls_on() -> None:
+    with pytest.raises(LabelError, match="'1 star' is not one of sentiment: negative, positive"):
+        label_space("sentiment", ["negative", "positive"]).matrix(
+            ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
+        )
+
+
+def test_a_lacking_label_gets_a_column_of_zeros() -> None:
+    assert SENTIMENT.matrix(["bullish", "bearish"]).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_the_labels_of_a_known_task_need_not_be_named() -> None:
+    assert known_labels("sentiment") == ("negative", "neutral", "positive")
+    with pytest.raises(LabelError, match="the labels of task 'mood' must be named"):
+        known_labels("mood")
 
 
 def test_topics_are_known_with_and_without_capitals_and_ampersand() -> None:

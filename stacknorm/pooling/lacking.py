@@ -26,7 +26,7 @@ def fill_lacking(members: Probabilities, has: npt.NDArray[np.bool_], *, exclusiv
         [k, n, c], each [k, n] a distribution if `exclusive`. Rows on which no member with all labels spoke are left
         as they are, with zeros.
     """
-    whole = has.all(axis=1)
+    whole = np.asarray(has.all(axis=1))
     if whole.all():
         return members
     spoke = np.asarray(~np.isnan(members).any(axis=2))  # [k, n]
