@@ -92,9 +92,15 @@ class ChannelSpec(Frozen):
     combine: Literal["concat", "sum"] = "concat"
     """Features end to end, or added (a residual sum, for members of one width)."""
     heads: Mapping[Name, HeadSpec] = Field(min_length=1)
-    """Each with pooling `mean` or `cls`: how a member's features are taken."""
+    """What they read is the mean of each member's states, so their pooling is `mean`."""
     files: Files
     """Under the channel's folder: its heads."""
+
+    @model_validator(mode="after")
+    def _reads_means(self) -> Self:
+        if HEADS_FILE not in self.files or any(head.pooling != "mean" for head in self.heads.values()):
+            raise ValueError(f"channel {self.name} needs {HEADS_FILE}, and heads with pooling mean")
+        return self
 
 
 class TaskSpec(Frozen):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -17,7 +17,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._late: dict[str, Future[object]] = {}
+        self._late: dict[str, Future[Any]] = {}
 
     def __call__(self, name: str, call: Callable[[], Result]) -> Result:
         """The result of `call`.

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stacknorm.bundle import Manifest, TaskKind
-from stacknorm.errors import BundleError, PredictionError
+from stacknorm.bundle import HeadSpec, Manifest, TaskKind
+from stacknorm.errors import BundleError
 from stacknorm.labels import LabelSpace
 from stacknorm.pooling.calibrate import Calibrator, apply_member_temperatures, disagreement, entropy, margin
 from stacknorm.pooling.cascade import Rows, is_settled, is_sure
@@ -20,6 +20,7 @@ from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.lacking import fill_lacking
 from stacknorm.pooling.pool import Pool, Probabilities, from_pairs, to_pairs
 from stacknorm.prediction import TaskPrediction
+from stacknorm.spans.tags import tag_matrix
 
 Stages = npt.NDArray[np.int64]
 """The stage at which each row was answered, counted from 0; [n]."""
@@ -59,7 +60,7 @@ class Decision:
 
         What a member says nothing about, because it lacks the label, is taken from those that have all labels.
         """
-        nothing = np.full((rows, len(self.space.labels)), np.nan)
+        nothing = np.full((rows, next(iter(self.mappings.values())).shape[1]), np.nan)
         members = np.stack([shares[name] @ self.mappings[name] if name in shares else nothing for name in self.members])
         has = np.stack([self.mappings[name].any(axis=0) for name in self.members])
         if self.kind != "multi":
@@ -89,12 +90,9 @@ class Decision:
             stages: [n].
 
         Returns:
-            Probabilities [n, c], and the members' disagreement [n] in nats.
-
-        Raises:
-            PredictionError: no member spoke on some row.
+            Probabilities [n, c], and the members' disagreement [n] in nats; NaN where no member spoke.
         """
-        pooled, split = np.empty(members.shape[1:]), np.empty(members.shape[1])
+        pooled, split = np.full(members.shape[1:], np.nan), np.full(members.shape[1], np.nan)
         spoke = ~np.isnan(members).any(axis=2)
         patterns, which = np.unique(np.vstack([spoke, stages]), axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
@@ -102,7 +100,7 @@ class Decision:
             rule = self.rules[int(pattern[-1])]
             present = [place for place, member in enumerate(rule.members) if pattern[member]]
             if not present:
-                raise PredictionError(f"no member could answer {self.task} for {len(rows)} texts")
+                continue
             pool = rule.pool if len(present) == len(rule.members) else rule.pool.only(present)
             given = members[[rule.members[place] for place in present]][:, rows]
             pooled[rows], split[rows] = self._join(rule, pool, given)
@@ -115,8 +113,8 @@ class Decision:
         split = disagreement(pairs, pool.weights).reshape(-1, labels).sum(axis=1)
         return from_pairs(rule.calibrator(pool(pairs)), labels), split
 
-    def describe(self, members: Probabilities, stages: Stages) -> list[TaskPrediction]:
-        """One answer a row."""
+    def describe(self, members: Probabilities, stages: Stages) -> list[TaskPrediction | None]:
+        """One answer a row; none where no member spoke."""
         probabilities, split = self.answer(members, stages)
         unsure = entropy(probabilities)
         if self.kind == "multi":
@@ -132,6 +130,8 @@ class Decision:
                 margin=float(m),
                 conformal_set=tuple(label for label, kept in zip(labels, inside, strict=True) if kept),
             )
+            if np.isfinite(h)
+            else None
             for row, h, d, m, inside in zip(probabilities, unsure, split, margin(probabilities), sets, strict=True)
         ]
 
@@ -163,6 +163,12 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     )
 
 
+def _mapping(kind: TaskKind, space: LabelSpace, head: HeadSpec) -> Probabilities:
+    if kind == "spans":
+        return tag_matrix(space, head.labels, head.map)
+    return space.matrix(head.labels, head.map).astype(np.float64)
+
+
 def _early_rules(manifest: Manifest, task: str, names: Sequence[str]) -> tuple[Rule, ...]:
     if manifest.cascade is None:
         raise BundleError(f"bundle {manifest.name} has no cascade")
@@ -177,7 +183,8 @@ def _early_rules(manifest: Manifest, task: str, names: Sequence[str]) -> tuple[R
     run: set[str] = set()
     for stage in manifest.cascade.stages[:-1]:
         run |= set(stage.members)
-        members = tuple(place for place, name in enumerate(names) if name in run)
+        ready = run | {channel.name for channel in manifest.channels if run.issuperset(channel.members)}
+        members = tuple(place for place, name in enumerate(names) if name in ready)
         if manifest.cascade.mode == "exact":
             rules.append(Rule(members, spec.pool.only(members) if members else spec.pool, spec.calibrator))
         else:

@@ -2,33 +2,33 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from stacknorm.bundle import Bundle, load_bundle
+from stacknorm.bundle import Bundle, TaskKind, load_bundle
+from stacknorm.channel import load_channels
 from stacknorm.deadline import Deadline, wait_forever
-from stacknorm.decision import Decision, Stages, decide
+from stacknorm.decision import Decision, decide
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
-from stacknorm.encoder.tokens import Batch, cut_batches, pad, round_rows, tokenise
+from stacknorm.encoder.tokens import Text
 from stacknorm.errors import BundleError, PredictionError
 from stacknorm.labels import LabelSpace
 from stacknorm.language import LanguageGuard
+from stacknorm.passages import Mention, Owners, Passages, prepare
+from stacknorm.pooling.cascade import Rows
 from stacknorm.pooling.pool import Probabilities
-from stacknorm.prediction import Prediction, StackIdentity
+from stacknorm.prediction import EntityPrediction, Prediction, Span, StackIdentity, TaskPrediction
+from stacknorm.reading import Device, Setting, read_passages
 from stacknorm.readings import Readings
-from stacknorm.stack import Outcome, Reader, Waiting, load_stack, to_device
-from stacknorm.text import clean_text, truncate_text
+from stacknorm.spans.decode import decode_spans
+from stacknorm.stack import Reader, Waiting, load_stack, to_device
 
-Device = Literal["cpu", "cuda"]
 Form = Literal["width", "cascade"]
-
-_BATCH_TOKENS: Mapping[Device, int] = {"cpu": 960, "cuda": 30_720}
-"""Padded tokens in a batch. Small batches stay in a processor's cache; a GPU wants work."""
 
 
 class Engine:
@@ -52,9 +52,12 @@ class Engine:
     ) -> None:
         self._readers = tuple(readers)
         self._guard = guard
-        self._wait = wait
-        self._max_tokens = bundle.manifest.max_tokens
-        self._decisions = {task: decide(bundle.manifest, task, form) for task in bundle.manifest.tasks}
+        manifest = bundle.manifest
+        self._channels = load_channels(bundle)
+        self._decisions = {task: decide(manifest, task, form) for task in manifest.tasks}
+        kinds = {task: spec.kind for task, spec in manifest.tasks.items()}
+        self._kinds = frozenset(kinds.values())
+        self._setting = Setting(device, precision, manifest.max_tokens, manifest.windows, kinds, wait)
         self._stages = _stages(bundle, form)
         self.identity = _identity(bundle, form)
         self.languages = bundle.manifest.languages
@@ -101,11 +104,13 @@ class Engine:
         """Task -> its label space."""
         return {task: decision.space for task, decision in self._decisions.items()}
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]] | None = None) -> list[Prediction]:
         """Label texts.
 
         Args:
-            texts: any length each, empty ones too; at most the bundle's `max_tokens` tokens of a text are read.
+            texts: any length each, empty ones too; a pair of texts is read together. Beyond the bundle's `max_tokens`
+                tokens a text is read in windows, or not at all where the bundle has none.
+            mentions: the entities in each text that tasks about entities are to answer for.
 
         Returns:
             One prediction for each text, in order. A member that raised, was late or gave no number is left out of
@@ -116,120 +121,144 @@ class Engine:
             PredictionError: no member could answer some text.
         """
         withheld = self._withheld(texts)
-        answered = iter(self._answer([text for text, why in zip(texts, withheld, strict=True) if why is None]))
+        kept = [place for place, why in enumerate(withheld) if why is None]
+        given = mentions or [()] * len(texts)
+        answered = iter(self._answer([texts[place] for place in kept], [given[place] for place in kept]))
         return [next(answered) if why is None else Prediction({}, abstained_because=why) for why in withheld]
 
-    def _withheld(self, texts: Sequence[str]) -> list[str | None]:
+    def _withheld(self, texts: Sequence[Text]) -> list[str | None]:
         """For each text, why the stack should not label it."""
         if self._guard is None:
             return [None] * len(texts)
         known = ", ".join(self.languages)
         return [
             f"the text is in language {verdict.language!r}, the stack knows {known}" if verdict.foreign else None
-            for verdict in self._guard.judge(texts)
+            for verdict in self._guard.judge([text if isinstance(text, str) else text[0] for text in texts])
         ]
 
-    def _answer(self, texts: Sequence[str]) -> list[Prediction]:
+    def _answer(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]]) -> list[Prediction]:
         if not texts:
             return []
-        readings = self.read(texts)
-        answers = {
-            task: decision.describe(decision.place(readings.of(task), len(texts)), readings.stages)
-            for task, decision in self._decisions.items()
-        }
-        predictions = [
-            Prediction(dict(zip(answers, row, strict=True)), dropped=dropped, stage=stage)
-            for *row, dropped, stage in zip(
-                *answers.values(), readings.dropped(), (readings.stages + 1).tolist(), strict=True
+        passages, found = prepare(texts, self._setting.max_tokens, self._kinds, mentions)
+        readings = self._read(passages)
+        labels = {kind: self._describe(kind, passages, readings) for kind in ("single", "multi", "entity")}
+        whole = labels["single"] | labels["multi"]
+        spans = {task: self._spans(decision, passages, readings) for task, decision in self._of_kind("spans")}
+        entities = _by_text(passages, found, labels["entity"])
+        return [
+            Prediction(
+                {task: answer for task, answers in whole.items() if (answer := answers[text]) is not None},
+                entities.get(text, ()),
+                {task: answers[text] for task, answers in spans.items()},
+                dropped,
+                stage,
+            )
+            for text, (dropped, stage) in enumerate(
+                zip(readings.dropped(), (readings.stages + 1).tolist(), strict=True)
             )
         ]
-        if len(predictions) != len(texts):
-            raise PredictionError(f"batch of {len(texts)} texts gave {len(predictions)} predictions")
-        return predictions
 
-    def read(self, texts: Sequence[str]) -> Readings:
-        """Run the members over texts, stage by stage; each stage reads what the ones before left open."""
-        cleaned = [truncate_text(clean_text(text), self._max_tokens) for text in texts]
-        readings = Readings(len(texts))
-        left = np.arange(len(texts))
+    def _read(self, passages: Passages) -> Readings:
+        """Run the members over passages, stage by stage; each stage reads what the ones before left open."""
+        readings = Readings(len(passages.texts))
+        left = np.arange(len(passages.texts))
         for stage, names in enumerate(self._stages):
             readings.stages[left] = stage
-            self._run(names, left, cleaned, readings)
+            self._run(names, passages, left, readings)
             if stage + 1 < len(self._stages):
-                left = left[~self._finished(readings, left, stage)]
+                left = left[~self._finished(passages, readings, left, stage)]
+        for task, decision in self._decisions.items():
+            if unheard := int((~readings.heard(decision.members)).sum()):
+                why = "; ".join(f"{member}: {reason}" for member, reason in readings.reasons.items())
+                raise PredictionError(f"no member could answer {task} for {unheard} texts ({why})")
         return readings
 
-    def _finished(self, readings: Readings, rows: Stages, stage: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Which of `rows` need no further stage, because no task does."""
-        done = np.ones(len(rows), dtype=bool)
-        for task, decision in self._decisions.items():
-            members = decision.place(readings.of(task), readings.rows)[:, rows]
-            done &= decision.finished(members, stage)
-        return done
+    def _run(self, names: Collection[str], passages: Passages, texts: Owners, readings: Readings) -> None:
+        for reader in self._readers:
+            read_passages(reader, names, passages, texts, setting=self._setting, readings=readings)
+        for channel in self._channels:
+            channel.listen(readings, texts)
 
-    def member_probabilities(self, texts: Sequence[str]) -> dict[str, Probabilities]:
+    def _finished(self, passages: Passages, readings: Readings, texts: Owners, stage: int) -> Rows:
+        """Which of `texts` need no further stage, because no task does."""
+        open_ = np.zeros(readings.texts, dtype=bool)
+        for decision in self._decisions.values():
+            owners = passages.owners(decision.kind)
+            rows = np.flatnonzero(np.isin(owners, texts))
+            members = decision.place(readings.of(decision.task), len(owners))[:, rows]
+            open_[owners[rows[~decision.finished(members, stage)]]] = True
+        return np.asarray(~open_[texts])
+
+    def _of_kind(self, kind: TaskKind) -> list[tuple[str, Decision]]:
+        return [(task, decision) for task, decision in self._decisions.items() if decision.kind == kind]
+
+    def _describe(
+        self, kind: TaskKind, passages: Passages, readings: Readings
+    ) -> dict[str, list[TaskPrediction | None]]:
+        owners = passages.owners(kind)
+        return {
+            task: decision.describe(decision.place(readings.of(task), len(owners)), readings.stages[owners])
+            for task, decision in self._of_kind(kind)
+        }
+
+    def _spans(self, decision: Decision, passages: Passages, readings: Readings) -> list[tuple[Span, ...]]:
+        """Spans of each text, in characters of the text as given."""
+        owners = passages.owners("spans")
+        tags, _ = decision.answer(decision.place(readings.of(decision.task), len(owners)), readings.stages[owners])
+        parts = np.split(tags, passages.first_words[1:])
+        return [
+            tuple(
+                replace(span, start=start, end=end)
+                for span in decode_spans(words, part, decision.space.labels)
+                for start, end in [cleaned.to_original(span.start, span.end)]
+            )
+            for words, part, cleaned in zip(passages.words, parts, passages.cleaned, strict=True)
+        ]
+
+    def member_probabilities(
+        self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]] | None = None
+    ) -> dict[str, Probabilities]:
         """What each member says before pooling, all of them on every text.
 
+        Args:
+            texts: as for `predict`; none is withheld for its language.
+            mentions: of each text, for tasks about entities.
+
         Returns:
-            Task -> probabilities on the task's label space [members with a head for it, texts, labels], in
-            manifest order.
+            Task -> probabilities on the task's label space [members with a head for it, rows, labels], in manifest
+            order. Rows are texts; mentions of an `entity` task; words, with tags for labels, of a `spans` task.
 
         Raises:
             PredictionError: a member failed; names it and says why.
         """
+        passages, _ = prepare(texts, self._setting.max_tokens, self._kinds, mentions or [()] * len(texts))
         readings = Readings(len(texts))
-        cleaned = [truncate_text(clean_text(text), self._max_tokens) for text in texts]
-        self._run(frozenset().union(*self._stages), np.arange(len(texts)), cleaned, readings)
+        self._run(frozenset().union(*self._stages), passages, np.arange(len(texts)), readings)
         if readings.reasons:
             raise PredictionError("; ".join(f"member {name}: {why}" for name, why in readings.reasons.items()))
-        return {task: decision.place(readings.of(task), len(texts)) for task, decision in self._decisions.items()}
+        return {
+            task: decision.place(readings.of(task), len(passages.owners(decision.kind)))
+            for task, decision in self._decisions.items()
+        }
 
     def pooled(self, task: str, members: Probabilities) -> Probabilities:
         """Pool and calibrate what all members say, [members, n, labels] -> [n, labels]."""
         decision = self._decisions[task]
         return decision.answer(members, np.full(members.shape[1], len(decision.rules) - 1))[0]
 
-    def _run(self, names: Collection[str], rows: Stages, texts: Sequence[str], readings: Readings) -> None:
-        """Ask the members in `names` about the texts at `rows`."""
-        for reader in self._readers:
-            if reader.names.isdisjoint(names) or not len(rows):
-                continue
-            readings.ask(reader.names.intersection(names), rows)
-            tokens = tokenise(reader.tokenizer, [texts[row] for row in rows])
-            budget = max(_BATCH_TOKENS[self.device], self._max_tokens)
-            for places, width in cut_batches([len(row) for row in tokens], budget):
-                # Only bf16 kernels are compiled for each shape; elsewhere empty rows would be work for nothing.
-                height = round_rows(len(places), width, budget) if self.precision == "bf16" else 0
-                for batch, outcome in self._outcomes(reader, pad(places, tokens, reader.pad_id, width, height), names):
-                    self._record(readings, rows[list(batch.rows)], outcome)
 
-    def _outcomes(self, reader: Reader, batch: Batch, names: Collection[str]) -> Iterator[tuple[Batch, Outcome]]:
-        """Read a batch, in halves where it does not fit into memory."""
-        try:
-            yield batch, reader.read(_move(batch, self.device), names, self._wait)
-        except torch.OutOfMemoryError as exc:
-            if len(batch.rows) < 2:
-                raise PredictionError(f"one text of {batch.ids.shape[1]} tokens does not fit into memory") from exc
-            half = len(batch.rows) // 2
-            for part in (slice(0, half), slice(half, len(batch.rows))):
-                yield from self._outcomes(reader, Batch(batch.rows[part], batch.ids[part], batch.mask[part]), names)
-
-    def _record(self, readings: Readings, rows: Stages, outcome: Outcome) -> None:
-        readings.fail(outcome.failed)
-        for member, tasks in outcome.logits.items():
-            for task, logits in tasks.items():
-                decision = self._decisions[task]
-                shares = _shares(logits[: len(rows)], decision)
-                if np.isfinite(shares).all():
-                    readings.record(member, task, rows, shares)
-                else:
-                    readings.fail({member: f"gave {task} values that are not finite"})
-
-
-def _shares(logits: Tensor, decision: Decision) -> Probabilities:
-    """Probabilities of logits [n, head labels]; of a `multi` task each by itself."""
-    shares = logits.sigmoid() if decision.kind == "multi" else logits.softmax(dim=-1)
-    return np.asarray(shares.double().cpu().numpy())
+def _by_text(
+    passages: Passages, mentions: Sequence[Mention], answers: Mapping[str, Sequence[TaskPrediction | None]]
+) -> dict[int, tuple[EntityPrediction, ...]]:
+    """Text -> what is said of the entities in it; one that no member has read is left out."""
+    found: dict[int, tuple[EntityPrediction, ...]] = {}
+    for number, (stretch, mention) in enumerate(zip(passages.mentions, mentions, strict=True)):
+        tasks = {task: given[number] for task, given in answers.items()}
+        known = {task: answer for task, answer in tasks.items() if answer is not None}
+        if known:
+            entity = EntityPrediction(mention.entity, mention.start, mention.end, known)
+            found[stretch.text] = (*found.get(stretch.text, ()), entity)
+    return found
 
 
 def _stages(bundle: Bundle, form: Form) -> tuple[frozenset[str], ...]:
@@ -248,9 +277,3 @@ def _identity(bundle: Bundle, form: Form) -> StackIdentity:
         return StackIdentity(bundle.manifest.name, bundle.digest)
     digest = hashlib.sha256(bundle.manifest.canonical() + b"\ncascade").hexdigest()
     return StackIdentity(f"{bundle.manifest.name}/cascade", digest)
-
-
-def _move(batch: Batch, device: Device) -> Batch:
-    if device == "cpu":
-        return batch
-    return Batch(batch.rows, batch.ids.to(device), batch.mask.to(device))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stacknorm.bundle import Bundle, MemberSpec, verify_bases
-from stacknorm.encoder.member import Member, first_own_layer, load_member, lower_states
+from stacknorm.encoder.member import Member, Mentions, first_own_layer, load_member, lower_states
 from stacknorm.encoder.tokens import Batch, load_tokenizer
 from stacknorm.encoder.trunk import encoder_of, load_classifier, load_encoder, take_lower
 from stacknorm.errors import BundleError
@@ -42,7 +42,7 @@ class Outcome:
     """What members made of a batch."""
 
     logits: dict[str, dict[str, Tensor]]
-    """Member -> task -> [n, head labels]."""
+    """Member -> task -> as `Member.forward` gives them."""
     failed: dict[str, str]
     """Member -> why it gave nothing."""
 
@@ -60,8 +60,8 @@ class Group(nn.Module):
         """Of the members."""
         return frozenset(self.members)
 
-    def read(self, batch: Batch, names: Collection[str], wait: Waiting) -> Outcome:
-        """Logits of the members in `names` for a batch; a member that fails is left out, with the reason.
+    def read(self, batch: Batch, mentions: Mentions | None, names: Collection[str], wait: Waiting) -> Outcome:
+        """Logits of the members in `names` for a batch and the mentions in it; one that fails is left out, and why.
 
         Raises:
             torch.OutOfMemoryError: the batch is too large, which is no member's fault.
@@ -74,13 +74,13 @@ class Group(nn.Module):
             return Outcome({}, dict.fromkeys(wanted, _reason(error)))
         for name in wanted:
             try:
-                outcome.logits[name] = wait(name, partial(_infer, self.members[name], hidden, batch.mask))
+                outcome.logits[name] = wait(name, partial(_infer, self.members[name], hidden, batch.mask, mentions))
             except MEMBER_ERRORS as error:
                 outcome.failed[name] = _reason(error)
         return outcome
 
     def _lower(self, batch: Batch) -> Tensor:
-        return lower_states(self.lower, batch.ids, batch.mask)
+        return lower_states(self.lower, batch.ids, batch.mask, batch.types)
 
 
 def _reason(error: Exception) -> str:
@@ -108,12 +108,12 @@ class Reader:
         """Of all members that read with this tokenizer."""
         return frozenset().union(*(group.names for group in self.groups))
 
-    def read(self, batch: Batch, names: Collection[str], wait: Waiting) -> Outcome:
+    def read(self, batch: Batch, mentions: Mentions | None, names: Collection[str], wait: Waiting) -> Outcome:
         """Logits of those members in `names` that read with this tokenizer; on the device of the batch."""
         outcome = Outcome({}, {})
         for group in self.groups:
             if group.names.intersection(names):
-                found = group.read(batch, names, wait)
+                found = group.read(batch, mentions, names, wait)
                 outcome.logits.update(found.logits)
                 outcome.failed.update(found.failed)
         return outcome
@@ -147,20 +147,23 @@ def _by_base(members: Sequence[MemberSpec]) -> list[list[MemberSpec]]:
     """Members that can share layers: same base files, and the same kind of head."""
     groups: Mapping[tuple[object, ...], list[MemberSpec]] = defaultdict(list)
     for spec in members:
-        groups[_is_native(spec), *sorted(spec.base.files.items())].append(spec)
+        groups[_native_task(spec), *sorted(spec.base.files.items())].append(spec)
     return list(groups.values())
 
 
-def _is_native(spec: MemberSpec) -> bool:
-    return any(head.pooling == "native" for head in spec.heads.values())
+def _native_task(spec: MemberSpec) -> str | None:
+    """The task of a checkpoint's own head, where the member is one."""
+    return next((task for task, head in spec.heads.items() if head.pooling == "native"), None)
 
 
 def _load_group(bundle: Bundle, specs: Sequence[MemberSpec]) -> Group:
-    load = load_classifier if _is_native(specs[0]) else load_encoder
-    model = load(bundle.base_directory(specs[0]))
+    root, task = bundle.base_directory(specs[0]), _native_task(specs[0])
+    model = load_encoder(root) if task is None else load_classifier(root, bundle.manifest.tasks[task].kind)
     folders = [bundle.root / spec.name for spec in specs]
     shared = min(first_own_layer(spec, folder, model) for spec, folder in zip(specs, folders, strict=True))
     members = {s.name: load_member(s, folder, model, shared) for s, folder in zip(specs, folders, strict=True)}
+    for name, member in members.items():
+        member.gives_features = any(name in channel.members for channel in bundle.manifest.channels)
     return Group(take_lower(model, shared), members)
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec
 from stacknorm.decision import Decision, decide
-from stacknorm.errors import PredictionError
 from stacknorm.pooling.calibrate import Identity, Temperature, apply_temperature
 from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.pool import PowerPool
@@ -47,10 +46,9 @@ def test_a_member_that_did_not_speak_leaves_its_weight_to_the_others() -> None:
     assert answers[1].tolist() == pytest.approx([0.75 * 0.5 + 0.25 * 0.5, 0.75 * 0.3 + 0.25 * 0.3, 0.2])
 
 
-def test_nobody_who_speaks_is_an_error() -> None:
+def test_where_nobody_spoke_there_is_no_answer() -> None:
     decision = stack()
-    with pytest.raises(PredictionError, match="no member could answer sentiment for 1 texts"):
-        decision.answer(decision.place({}, 1), NOW)
+    assert decision.describe(decision.place({}, 1), NOW) == [None]
 
 
 def test_each_member_has_its_own_temperature_before_pooling_and_the_pool_one_after() -> None:

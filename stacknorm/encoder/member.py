@@ -13,6 +13,9 @@ from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer
 from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper, takes_types
 from stacknorm.errors import BundleError
 
+FEATURES = "@features"
+"""Beside the tasks of a member: the mean of its last states, [n, width], where a channel joins it to others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
@@ -69,6 +72,7 @@ class Member(nn.Module):
         self.upper = upper
         self.heads = heads
         self.poolings = poolings
+        self.gives_features = False
 
     def states(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """The last states of a member with heads of its own, [n, tokens, width], from those of the shared layers."""
@@ -83,13 +87,19 @@ class Member(nn.Module):
         """
         if not self.heads:
             (task,) = self.poolings
-            return {task: self.upper(inputs_embeds=hidden, attention_mask=mask).logits.float()}
+            output = self.upper(inputs_embeds=hidden, attention_mask=mask, output_hidden_states=self.gives_features)
+            states = output.hidden_states[-1] if self.gives_features else hidden
+            return {task: output.logits.float()} | self._features(states, mask)
         states = self.states(hidden, mask)
-        return {
+        logits = {
             task: self.heads[task](read_states(states, mask, pooling, mentions))
             for task, pooling in self.poolings.items()
             if pooling != "entity" or mentions is not None
         }
+        return logits | self._features(states, mask)
+
+    def _features(self, states: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        return {FEATURES: read_states(states, mask, "mean")} if self.gives_features else {}
 
 
 def first_own_layer(spec: MemberSpec, folder: Path, model: PreTrainedModel) -> int:

@@ -1,0 +1,99 @@
+"""What a stack is asked about in one call: cleaned texts, the entities mentioned in them, and their words.
+
+An answer is about a text, a mention or a word, as the kind of task wants; `owners` says whose texts these are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stacknorm.bundle import TaskKind
+from stacknorm.encoder.tokens import Text
+from stacknorm.spans.words import Places, split_words
+from stacknorm.text import Cleaned, clean_text, clean_with_origins, truncate_text
+
+Owners = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An entity in a text, in characters of the text as given."""
+
+    entity: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A mention, in characters of a cleaned text."""
+
+    text: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """Everything members read in one call of the engine."""
+
+    texts: Sequence[Text]
+    """Cleaned."""
+    cleaned: Sequence[Cleaned]
+    """The way back to the texts as given; empty where no task needs characters. Of a pair, its first text."""
+    mentions: Sequence[Stretch] = ()
+    words: Sequence[Places] = ()
+    """Of each text, [words, 2]; empty where no task labels words."""
+
+    def owners(self, kind: TaskKind) -> Owners:
+        """The text of each thing that a task of this kind answers about."""
+        if kind == "entity":
+            return np.array([mention.text for mention in self.mentions], dtype=np.int64)
+        if kind == "spans":
+            return np.repeat(np.arange(len(self.texts)), [len(words) for words in self.words])
+        return np.arange(len(self.texts))
+
+    @property
+    def first_words(self) -> Owners:
+        """The position of each text's first word among all words; [texts]."""
+        return np.concatenate([[0], np.cumsum([len(words) for words in self.words])])[:-1]
+
+
+def prepare(
+    texts: Sequence[Text], max_tokens: int, kinds: frozenset[TaskKind], mentions: Sequence[Sequence[Mention]]
+) -> tuple[Passages, list[Mention]]:
+    """Clean texts and find again in them what was found in the texts as given.
+
+    Args:
+        texts: as given.
+        max_tokens: of a member.
+        kinds: of the tasks to answer.
+        mentions: of each text as given; empty where no task is about entities.
+
+    Returns:
+        The passages, and the mentions that are left, one for each of `Passages.mentions`: one whose characters were
+        cleaned away (in a URL) is gone.
+    """
+    if not kinds & {"entity", "spans"}:
+        return Passages([_clean(text, max_tokens) for text in texts], ()), []
+    cleaned = [clean_with_origins(text if isinstance(text, str) else text[0]) for text in texts]
+    read = [_replace_first(text, truncate_text(c.text, max_tokens)) for text, c in zip(texts, cleaned, strict=True)]
+    placed = [
+        (mention, n, cleaned[n].to_cleaned(mention.start, mention.end)) for n, m in enumerate(mentions) for mention in m
+    ]
+    kept = [(mention, Stretch(text, *place)) for mention, text, place in placed if place is not None]
+    words = [split_words(text if isinstance(text, str) else text[0]) for text in read] if "spans" in kinds else ()
+    return Passages(read, cleaned, [stretch for _, stretch in kept], words), [mention for mention, _ in kept]
+
+
+def _clean(text: Text, max_tokens: int) -> Text:
+    if isinstance(text, str):
+        return truncate_text(clean_text(text), max_tokens)
+    first, second = text
+    return truncate_text(clean_text(first), max_tokens), truncate_text(clean_text(second), max_tokens)
+
+
+def _replace_first(text: Text, first: str) -> Text:
+    return first if isinstance(text, str) else (first, clean_text(text[1]))
