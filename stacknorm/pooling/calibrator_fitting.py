@@ -50,13 +50,22 @@ def fit_calibrator(name: str, held_out: HeldOut, pool: Pool) -> Calibrator:
     Raises:
         DataError: there is none of that name, or too few rows for it.
     """
+    method = calibrator_method(name)
+    _, rows, labels = held_out.members.shape
+    if rows < method.least_rows(labels):
+        raise DataError(f"{name} calibration of {labels} labels needs {method.least_rows(labels):,} rows, not {rows:,}")
+    return method.fit(pool(held_out.members), held_out.truth)
+
+
+def calibrator_method(name: str) -> CalibratorMethod:
+    """The calibrator of that name.
+
+    Raises:
+        DataError: there is none; the message lists them.
+    """
     if name not in CALIBRATORS:
         raise DataError(f"no calibrator {name!r}: it is one of {', '.join(CALIBRATORS)}")
-    _, rows, labels = held_out.members.shape
-    least = CALIBRATORS[name].least_rows(labels)
-    if rows < least:
-        raise DataError(f"{name} calibration of {labels} labels needs {least:,} rows, not {rows:,}")
-    return CALIBRATORS[name].fit(pool(held_out.members), held_out.truth)
+    return CALIBRATORS[name]
 
 
 def fit_member_temperatures(held_out: HeldOut) -> tuple[float, ...]:

@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stacknorm.errors import DataError
 from stacknorm.pooling.calibrate import Calibrator
-from stacknorm.pooling.calibrator_fitting import CALIBRATORS
+from stacknorm.pooling.calibrator_fitting import CALIBRATORS, calibrator_method
 from stacknorm.pooling.held_out import HeldOut, Indices, Prints, Truth, row_nll
 from stacknorm.pooling.pool import Pool, Probabilities
 from stacknorm.pooling.pool_fitting import POOLS, fit_pool
 
 _POOLS = tuple(name for name in POOLS if name != "soft_vote")  # the mean by another name
+_NEGLIGIBLE_NATS = 0.001
 
 
 class Candidate(NamedTuple):
@@ -47,10 +49,12 @@ def choose(
 
     Every row is pooled by a pool that was fitted without it; on these pooled rows the calibrators are fitted and
     scored across the same parts, so that a pool which flatters its own rows does not mislead its calibrator, and
-    richer ones win by predicting, not by fitting. Among all candidates within one standard error of the least NLL
-    (Breiman et al. 1984, section 3.4.3, here of the *paired* difference by text, which is far smaller than that of
-    the NLL itself) the one that fits the fewest numbers wins, and among those the first as listed: the best of
-    dozens of candidates on a few thousand rows is partly luck, and the mean loses least where that luck ends.
+    richer ones win by predicting, not by fitting.
+
+    The best of dozens of candidates on a few thousand rows is partly luck. So the one that fits the fewest numbers
+    wins, and among those the first as listed, out of all whose NLL is within one standard error of the least
+    (Breiman et al. 1984, section 3.4.3, here the error of the *difference*, by text). Candidates may differ by next
+    to nothing on every row, and that error is next to nothing then: a difference below 0.001 nats is none.
 
     Args:
         held_out: rows that no member was trained on.
@@ -60,16 +64,17 @@ def choose(
         seed: of its split.
 
     Raises:
-        DataError: an unknown name, or fewer than two different texts.
-        ValueError: there are too few rows for any of `calibrators`.
+        DataError: an unknown name, fewer than two different texts, or too few rows for any of `calibrators`.
     """
     splits = list(held_out.split(parts, seed))
+    enough = [name for name in calibrators if _has_enough(name, splits)]
+    if not enough:
+        raise DataError(f"{len(held_out.truth):,} rows are too few for {' or '.join(calibrators)} calibration")
     given = {pool: _pool_across(held_out, pool, splits) for pool in pools}
     across = {
         Candidate(pool, calibrator): _calibrate_across(pooled, held_out.truth, calibrator, [rows for _, rows in splits])
         for pool, pooled in given.items()
-        for calibrator in calibrators
-        if _has_enough(calibrator, splits, pooled.shape[1])
+        for calibrator in enough
     }
     losses = {candidate: row_nll(probabilities, held_out.truth) for candidate, probabilities in across.items()}
     chosen = _simplest(losses, held_out)
@@ -99,12 +104,14 @@ def _calibrate_across(pooled: Probabilities, truth: Truth, calibrator: str, part
     return calibrated
 
 
-def _has_enough(calibrator: str, splits: Sequence[tuple[HeldOut, Indices]], labels: int) -> bool:
-    return min(len(part.truth) for part, _ in splits) >= CALIBRATORS[calibrator].least_rows(labels)
+def _has_enough(calibrator: str, splits: Sequence[tuple[HeldOut, Indices]]) -> bool:
+    """Whether every part that is fitted on has the rows it needs."""
+    labels = splits[0][0].members.shape[2]
+    return min(len(part.truth) for part, _ in splits) >= calibrator_method(calibrator).least_rows(labels)
 
 
 def _simplest(losses: Mapping[Candidate, Probabilities], held_out: HeldOut) -> Candidate:
-    """The candidate with the fewest numbers, then the first, within one standard error of the least loss."""
+    """The candidate with the fewest numbers, then the first, that cannot be told from the best one."""
     members, _, labels = held_out.members.shape
     best = min(losses.values(), key=lambda loss: float(loss.mean()))
 
@@ -112,7 +119,8 @@ def _simplest(losses: Mapping[Candidate, Probabilities], held_out: HeldOut) -> C
         pool, calibrator = POOLS[candidate.pool], CALIBRATORS[candidate.calibrator]
         return pool.numbers(members, labels) + calibrator.numbers(labels)
 
-    near = [name for name, loss in losses.items() if (loss - best).mean() <= _error(loss - best, held_out.prints)]
+    behind = {candidate: loss - best for candidate, loss in losses.items()}
+    near = [who for who, gap in behind.items() if gap.mean() <= max(_NEGLIGIBLE_NATS, _error(gap, held_out.prints))]
     return min(near, key=numbers)
 
 
