@@ -1,198 +1,164 @@
-import itertools
-import json
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
+from stacknorm.bundle import load_bundle
 from stacknorm.engine import Engine
-from stacknorm.errors import DataError
-from stacknorm.text import fingerprint
-from stacknorm.training.corpus import class_weights, hold_out, load_corpus
-from stacknorm.training.recipe import Recipe, load_recipe
+from stacknorm.errors import BundleError, DataError
+from stacknorm.training.finetune import read_answers
+from stacknorm.training.plan import make_plan, waiting_folders, whole_jobs
+from stacknorm.training.run import run_jobs
 from stacknorm.training.train import train_bundle
-from tiny_bases import WORDS, write_base
+from tiny_bases import write_base
+from toy_training import HEAD, MATTER, MOOD, ONE, quiet, write_toys
 
-BAD, GOOD = ("falls", "loss", "warns", "misses", "down"), ("rises", "profit", "surges", "beats", "up")
-NAMES = tuple(word for word in WORDS if word not in BAD + GOOD)
-RECIPE = """
-name = "toy"
-languages = ["en"]
-base = "base"
-top_layers = 2
-max_tokens = 16
-batch_tokens = 120
-held_out = 0.2
-seed = 5
-precision = "fp32"
-tasks = { sentiment = { labels = ["negative", "positive"] }, matter = { labels = ["bank", "oil"] } }
-
-[[data]]
-file = "mood.csv"
-title = "Toy moods"
-licence = "CC0"
-task = "sentiment"
-labels = ["bearish", "bullish"]
-
-[[data]]
-file = "matter.jsonl"
-title = "Toy matters"
-licence = "CC0"
-task = "matter"
-
-[[members]]
-name = "one"
-seed = 1
-rank = 4
-dropout = 0.0
-learning_rate = 2e-2
-epochs = 6
-
+TWO = """
 [[members]]
 name = "two"
 seed = 2
 rank = 2
-dropout = 0.0
-learning_rate = 2e-2
-epochs = 6
 pooling = "cls"
 label_smoothing = 0.1
 class_weight_power = 0.5
 row_share = 0.9
+head_bias = "prior"
+"""
+WHOLE = """
+[[members]]
+name = "whole"
+base = "other"
+mode = "full"
+learning_rate = 5e-3
+tasks = ["sentiment"]
+seed = 3
 """
 
 
-def write_data(root: Path) -> Path:
-    root.mkdir()
-    moods = [(word, mood) for mood, words in enumerate((BAD, GOOD)) for word in words]
-    pairs = [(f"{first} {middle} {word}", mood) for first in NAMES for middle in NAMES[:4] for word, mood in moods]
-    lines = ["text,label", *(f"{text} https://t.co/{n},{mood}" for n, (text, mood) in enumerate(pairs))]
-    (root / "mood.csv").write_text("\n".join(lines))
-    matters = [
-        {"text": f"{first} {second} {matter}", "label": matter}
-        for first, second, matter in itertools.product(WORDS[:8], WORDS[:8], ("bank", "oil"))
-    ]
-    (root / "matter.jsonl").write_text("\n".join(map(json.dumps, matters)))
-    return root
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("train")
-    write_base(root / "base")
-    write_data(root / "data")
-    (root / "toy.toml").write_text(RECIPE)
-    (root / "short.toml").write_text(RECIPE.replace("epochs = 6", "epochs = 1"))
+    write_toys(root)
+    write_base(root / "other", "distilbert", seed=4)
+    (root / "toy.toml").write_text(HEAD.replace("epochs = 2", "epochs = 5") + MOOD + MATTER + ONE + TWO + WHOLE)
+    (root / "short.toml").write_text(HEAD.replace("epochs = 2", "epochs = 1") + MOOD + MATTER + ONE + TWO)
     return root
-
-
-def toy_recipe() -> Recipe:
-    return Recipe.model_validate(tomllib.loads(RECIPE))
 
 
 def train(root: Path, out: Path, config: str = "short.toml") -> str:
-    console = Console(force_terminal=False, record=True, width=200, quiet=False)
+    console = quiet()
     train_bundle(root / config, root / "data", out, console)
     return console.export_text()
 
 
-def test_training_gives_a_bundle_that_has_learnt_and_says_how_well(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "base").symlink_to(trained / "base")
-    said = train(trained, tmp_path / "out", "toy.toml")
-    assert "2 of 2 trainings to do" in said
-    assert "one: epoch 6" in said
-    engine = Engine.load(_beside(trained, tmp_path / "out"), precision="fp32")
-    bad, good = engine.predict(["acme oil warns", "bank oil beats"])
-    assert bad.tasks["sentiment"].label == "negative"
-    assert good.tasks["sentiment"].label == "positive"
-    manifest = json.loads((tmp_path / "out" / "bundle.json").read_text())
-    assert manifest["scores"]["matter"]["stack"]["accuracy"]["value"] > 0.8
-    assert {row["licence"] for row in manifest["training"]["data"]} == {"CC0"}
-    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
-    assert "Toy moods" in card
-    assert "stacknorm train train.toml" in card
-    assert not (tmp_path / "out" / ".training").exists()
-
-
-def _beside(trained: Path, out: Path) -> Path:
-    """The recipe names its base relative to itself; give the bundle one in the same place."""
-    (out / "base").symlink_to(trained / "base")
+@pytest.fixture(scope="module")
+def trained(toys: Path) -> Path:
+    """A bundle of members with adapters on one base and one with whole layers on another; bases lie beside it."""
+    out = toys / "out"
+    (toys / "said.txt").write_text(train(toys, out, "toy.toml"))
+    for name in ("base", "other"):
+        (out / name).symlink_to(toys / name)
     return out
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_members_that_are_missing(trained: Path, tmp_path: Path) -> None:
-    class StopError(Exception):
-        pass
+def test_training_gives_a_bundle_that_has_learnt_and_says_how_well(trained: Path) -> None:
+    engine = Engine.load(trained, precision="fp32")
+    bad, good = engine.predict(["acme oil warns", "bank oil beats"])
+    assert bad.tasks["sentiment"].label == "negative"
+    assert good.tasks["sentiment"].label == "positive"
+    manifest = load_bundle(trained).manifest
+    assert manifest.scores["matter"]["stack"]["accuracy"].value > 0.8
+    assert manifest.training is not None
+    assert {row.licence for row in manifest.training.data} == {"CC0"}
+    card = (trained / "MODEL_CARD.md").read_text()
+    assert "Toy moods" in card
+    assert "stacknorm train train.toml" in card
+    assert not (trained / ".training").exists()
 
-    class Stopping(Console):
-        def print(self, *objects: object, **options: object) -> None:  # type: ignore[override]  # a subset is enough
-            if str(objects[0]).startswith("two: epoch 1"):
-                raise StopError
 
-    with pytest.raises(StopError):
-        train_bundle(trained / "short.toml", trained / "data", tmp_path, Stopping())
-    said = train(trained, tmp_path)
+def test_every_epoch_is_told_in_one_line(trained: Path) -> None:
+    said = (trained.parent / "said.txt").read_text()
+    assert "3 of 3 trainings to do" in said
+    assert sum(line.startswith("one: epoch ") for line in said.splitlines()) == 5
+    assert "one: epoch 5" in said
+    assert "MB in memory" in said
+
+
+def test_a_member_of_whole_layers_ships_a_base_of_its_own_and_answers_only_its_tasks(trained: Path) -> None:
+    bundle = load_bundle(trained)
+    whole = bundle.manifest.members[2]
+    assert whole.base.references == ("whole",)
+    assert set(whole.heads) == {"sentiment"}
+    assert bundle.base_directory(whole) == trained / "whole"
+    assert bundle.manifest.members_of("matter") == ("one", "two")
+
+
+def test_the_engine_says_of_held_out_texts_what_the_members_said_when_they_were_trained(
+    toys: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(toys / "toy.toml", toys / "data", tmp_path / "out")
+    jobs = whole_jobs(plan)
+    run_jobs(plan, jobs, quiet())
+    then = [read_answers(job.folder) for job in jobs]
+    train(toys, tmp_path / "out", "toy.toml")
+    for name in ("base", "other"):
+        (tmp_path / "out" / name).symlink_to(toys / name)
+    engine = Engine.load(tmp_path / "out", precision="fp32")
+    for task, members in (("sentiment", 3), ("matter", 2)):
+        rows = plan.corpus.rows(held_out=True, task=task)
+        now = engine.member_probabilities([plan.corpus.examples[row].text for row in rows.tolist()])[task]
+        assert len(now) == members
+        for member in range(members):
+            # Weights are shipped in fp16, states of frozen layers were kept in bf16.
+            assert np.abs(now[member] - then[member][task]).max() < 0.05
+
+
+def test_the_same_seeds_give_the_same_members_to_the_bit(toys: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(toys, tmp_path / name)
+    first, second = ((tmp_path / name / "one" / "adapter_model.safetensors").read_bytes() for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_member_trained_elsewhere_is_taken_over_from_its_waiting_folder(toys: Path, tmp_path: Path) -> None:
+    def stop_before_the_bundle(folder: Path) -> dict[str, Path]:
+        return waiting_folders(toys / "short.toml", toys / "data", folder)
+
+    here, there = stop_before_the_bundle(tmp_path / "here"), stop_before_the_bundle(tmp_path / "there")
+    assert {name: path.name for name, path in here.items()} == {name: path.name for name, path in there.items()}
+    elsewhere = tmp_path / "elsewhere.toml"
+    elsewhere.write_text((toys / "short.toml").read_text().replace('title = "Toy moods"', 'title = "Moods"'))
+    (tmp_path / "base").symlink_to(toys / "base")
+    assert waiting_folders(elsewhere, toys / "data", tmp_path / "here") == here
+    other_rank = elsewhere.read_text().replace("rank = 4", "rank = 5")
+    elsewhere.write_text(other_rank)
+    changed = waiting_folders(elsewhere, toys / "data", tmp_path / "here")
+    assert changed["one"] != here["one"]
+    assert changed["two"] == here["two"]
+
+
+def test_a_base_is_found_in_the_first_place_that_has_the_weights_meant(toys: Path, tmp_path: Path) -> None:
+    write_base(tmp_path / "altered", seed=9)
+    digest = make_plan(toys / "short.toml", toys / "data", tmp_path).bases["one"].files["model.safetensors"]
+    config = tmp_path / "mirrors.toml"
+    places = f'base = ["nowhere", "altered", "{toys / "base"}"]\nweights_sha256 = "{digest}"'
+    config.write_text(HEAD.replace('base = "base"', places) + MOOD + ONE)
+    assert make_plan(config, toys / "data", tmp_path).bases["one"].root == toys / "base"
+    config.write_text(config.read_text().replace(str(toys / "base"), "altered"))
+    with pytest.raises(BundleError, match="expected sha256"):
+        make_plan(config, toys / "data", tmp_path)
+
+
+def test_more_layers_than_a_base_has_are_refused(toys: Path, tmp_path: Path) -> None:
+    (toys / "deep.toml").write_text(HEAD.replace("top_layers = 2", "top_layers = 5") + MOOD + ONE)
+    with pytest.raises(DataError, match="no more than 4 layers"):
+        train(toys, tmp_path, "deep.toml")
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_members_that_are_missing(toys: Path, tmp_path: Path) -> None:
+    plan = make_plan(toys / "short.toml", toys / "data", tmp_path)
+    run_jobs(plan, whole_jobs(plan)[:1], quiet())
+    said = train(toys, tmp_path)
     assert "1 of 2 trainings to do" in said
     assert "one: epoch" not in said
     assert "two: epoch 1" in said
-
-
-def test_the_same_seeds_give_the_same_members(trained: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        train(trained, tmp_path / name)
-    first, second = (json.loads((tmp_path / name / "bundle.json").read_text())["scores"] for name in ("a", "b"))
-    # The arithmetic may be of another precision each time: it is measured.
-    assert first["matter"]["one"]["nll"]["value"] == pytest.approx(second["matter"]["one"]["nll"]["value"], abs=0.1)
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1), st.integers(0, 2)), min_size=1), st.integers())
-def test_copies_of_a_text_stay_on_one_side_whatever_their_task_and_order(
-    rows: list[tuple[int, int, int]], seed: int
-) -> None:
-    prints, tasks, labels = (np.array(column) for column in zip(*rows, strict=True))
-    held = hold_out(prints, tasks, labels, 0.3, seed)
-    for text in set(prints.tolist()):
-        assert len(set(held[prints == text].tolist())) == 1
-    order = np.random.default_rng(0).permutation(len(rows))
-    assert (hold_out(prints[order], tasks[order], labels[order], 0.3, seed) == held[order]).all()
-
-
-def test_every_class_of_every_task_is_held_out_in_its_share() -> None:
-    prints, tasks, labels = np.arange(1000), np.arange(1000) % 2, np.arange(1000) % 5
-    held = hold_out(prints, tasks, labels, 0.1, 0)
-    assert {int(held[(tasks == t) & (labels == c)].sum()) for t in range(2) for c in range(5)} == {10}
-
-
-def test_urls_punctuation_and_case_do_not_make_another_text() -> None:
-    assert fingerprint("Acme FALLS!! https://t.co/x") == fingerprint("acme falls")
-    assert fingerprint("acme falls") != fingerprint("acme rises")
-
-
-def test_class_weights_balance_at_one_and_do_nothing_at_zero() -> None:
-    labels = np.array([0] * 90 + [1] * 10)
-    assert class_weights(labels, 2, 0).tolist() == [1, 1]
-    assert class_weights(labels, 2, 1).tolist() == pytest.approx([1 / 1.8, 5])
-
-
-def test_only_named_files_are_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
-    data = write_data(tmp_path / "data")
-    (data / "mood_valid.csv").write_text('not,even\na"csv')
-    corpus = load_corpus(toy_recipe(), data)
-    assert {source.file for source in corpus.sources} == {"mood.csv", "matter.jsonl"}
-    (data / "matter.jsonl").unlink()
-    with pytest.raises(DataError, match=r"matter\.jsonl cannot be read"):
-        load_corpus(toy_recipe(), data)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"), [("rank = 4", "members.0.rnk: Extra"), ("seed = 5", "sed: Extra"), ("[[data]]", "TOML")]
-)
-def test_a_config_with_a_slip_names_the_field(change: str, message: str, tmp_path: Path) -> None:
-    slips = {"rank = 4": "rnk = 4", "seed = 5": "sed = 5", "[[data]]": "[[data"}
-    (tmp_path / "slip.toml").write_text(RECIPE.replace(change, slips[change], 1))
-    with pytest.raises(DataError, match=message):
-        load_recipe(tmp_path / "slip.toml")

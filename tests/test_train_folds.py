@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stacknorm.bundle import load_bundle
+from stacknorm.errors import DataError
+from stacknorm.training.evidence import gather_evidence
+from stacknorm.training.folds import cross_validate
+from stacknorm.training.plan import fold_jobs, make_plan
+from stacknorm.training.run import run_jobs
+from stacknorm.training.train import train_bundle
+from toy_training import FATES, HEAD, MATTER, ONE, quiet, write_toys
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folds")
+    write_toys(root)
+    (root / "toy.toml").write_text(HEAD.replace("epochs = 2", "epochs = 6") + FATES + ONE)
+    return root
+
+
+def test_cross_validation_scores_every_mention_and_goes_on_fold_by_fold(toys: Path, tmp_path: Path) -> None:
+    plan = make_plan(toys / "toy.toml", toys / "data", tmp_path)
+    jobs = fold_jobs(plan, 3)
+    run_jobs(plan, jobs[:2], quiet())
+    console = quiet()
+    found = cross_validate(toys / "toy.toml", toys / "data", tmp_path, 3, console)["fates"]
+    said = console.export_text()
+    assert "1 of 3 trainings to do" in said
+    assert "one, fold 3 of 3: epoch 1" in said
+    assert "one, fold 1 of 3" not in said
+    assert "100 answers in 50 texts" in said
+    assert (found.units, found.texts) == (100, 50)
+    assert found.scores["one"]["accuracy"].value > 0.8
+    written = json.loads((tmp_path / "folds.json").read_text())
+    assert written["tasks"]["fates"]["scores"]["one"]["accuracy"]["value"] == found.scores["one"]["accuracy"].value
+
+
+def test_answers_are_gathered_in_the_order_of_the_corpus_each_from_the_fold_that_had_not_seen_it(
+    toys: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(toys / "toy.toml", toys / "data", tmp_path)
+    jobs = fold_jobs(plan, 3)
+    run_jobs(plan, jobs, quiet())
+    evidence = gather_evidence(plan, jobs)["fates"]
+    labels = [mark.label for example in plan.corpus.examples for mark in example.marks]
+    assert evidence.truth.tolist() == labels
+    assert evidence.prints.tolist() == np.repeat(plan.corpus.prints, 2).tolist()
+    for fold, prints in enumerate(evidence.trained_on):
+        assert not np.isin(evidence.prints[evidence.folds == fold], prints).any()
+    assert evidence.held_out().members.shape == (1, 100, 2)
+
+
+def test_a_bundle_with_folds_is_fitted_on_all_rows_out_of_fold(toys: Path, tmp_path: Path) -> None:
+    (toys / "fitted.toml").write_text(HEAD + "folds = 2\n" + MATTER + ONE)
+    console = quiet()
+    train_bundle(toys / "fitted.toml", toys / "data", tmp_path, console)
+    assert "3 of 3 trainings to do" in console.export_text()
+    training = load_bundle(tmp_path).manifest.training
+    assert training is not None
+    assert sum(training.rows.values()) == 60
+
+
+def test_more_folds_than_texts_are_refused(toys: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="task fates has too few rows"):
+        fold_jobs(make_plan(toys / "toy.toml", toys / "data", tmp_path), 60)
