@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -247,3 +249,10 @@ def test_a_pool_that_is_none_is_refused(written: dict[str, object], message: str
     reader: TypeAdapter[Pool] = TypeAdapter(Pool)
     with pytest.raises(ValidationError, match=message):
         reader.validate_python(written)
+
+
+def test_what_a_worker_applies_needs_numpy_alone() -> None:
+    modules = "stacknorm.pooling.pool, stacknorm.pooling.calibrate, stacknorm.pooling.conformal"
+    code = f"import sys, {modules}; print({{'scipy', 'sklearn', 'torch'}} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "set()\n"

@@ -213,15 +213,18 @@ def _regress(held_out: HeldOut, strength: float) -> tuple[Probabilities, Probabi
     """
     members, rows, labels = held_out.members.shape
     nothing = np.full((members, labels, labels), 1 / labels)
-    inputs = log_odds_input(np.concatenate([held_out.members, nothing], axis=1))  # [k, n + c, c]
-    model = LogisticRegression(C=strength, max_iter=5000, solver="newton-cholesky").fit(
-        inputs.transpose(1, 0, 2).reshape(rows + labels, -1),
+    logs = log_odds_input(np.concatenate([held_out.members, nothing], axis=1))  # [k, n + c, c]
+    inputs = logs.transpose(1, 0, 2).reshape(rows + labels, -1)
+    centre = inputs.mean(axis=0)  # which the intercept makes good: five times fewer steps to the same optimum
+    model = LogisticRegression(C=strength, max_iter=5000).fit(
+        inputs - centre,
         np.append(held_out.truth, np.arange(labels)),
         sample_weight=np.append(np.ones(rows), np.full(labels, 1 / labels)),
     )
+    slopes, intercepts = model.coef_, model.intercept_ - model.coef_ @ centre
     if labels == 2:  # scikit-learn keeps the second label's alone
-        model.coef_, model.intercept_ = np.vstack([0 * model.coef_, model.coef_]), np.append(0, model.intercept_)
-    return model.coef_.reshape(labels, members, labels).transpose(1, 2, 0), model.intercept_
+        slopes, intercepts = np.vstack([0 * slopes, slopes]), np.append(0, intercepts)
+    return slopes.reshape(labels, members, labels).transpose(1, 2, 0), intercepts
 
 
 def _normalise(weights: Probabilities) -> tuple[float, ...]:
