@@ -20,6 +20,9 @@ from stacknorm.dataset import (
 from stacknorm.errors import DataError
 from stacknorm.labels import SENTIMENT
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets are not beside the project")
+
 
 def write_jsonl(folder: Path, *records: object) -> Path:
     path = folder / "rows.jsonl"
@@ -144,3 +147,21 @@ def test_many_labels_come_as_a_list_or_joined_in_one_field(tmp_path: Path) -> No
 def test_a_row_without_labels_names_its_fields(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: no list labels .*found text, labels"):
         read_multi(write_jsonl(tmp_path, {"text": "a", "labels": "positive"}), SENTIMENT)
+
+
+@needs_data
+def test_every_paragraph_of_finentity_is_read_and_its_faults_are_mended() -> None:
+    rows = read_spans(DATA / "finentity.json", SENTIMENT)
+    mended = [fault for row in rows for fault in row.mended]
+    assert (len(rows), sum(len(row.spans) for row in rows)) == (684, 1_492)
+    assert (len(mended), sum("not at" in fault for fault in mended)) == (58, 55)
+
+
+@needs_data
+def test_all_but_the_damaged_names_of_sentfin_are_located() -> None:
+    rows = read_entities(DATA / "sentfin.jsonl", SENTIMENT)
+    unlocated = [name for row in rows for name in row.unlocated]
+    assert sum(len(row.mentions) for row in rows) == 10_143
+    # Somebody replaced "hold" by "neutral" and "sell" by "negative" in the published file: Rane neutralings.
+    assert len(unlocated) == 14
+    assert all("neutral" in name or "negative" in name for name in unlocated)

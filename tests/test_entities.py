@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacknorm.dataset import read_entities
 from stacknorm.entities import AliasTable, EntityFinder, EntityKey, Mention, load_aliases
 from stacknorm.errors import DataError
+from stacknorm.labels import SENTIMENT
 
+SENTFIN = Path(__file__).parents[2] / "shared" / "data" / "sentfin.jsonl"
 PACKAGED = load_aliases()
 FINDER = EntityFinder(PACKAGED)
 
@@ -181,3 +184,12 @@ def test_finders_of_the_same_table_agree_whatever_is_between_names() -> None:
         ("Airbus", "EADSY"),
         ("Intel", "INTC"),
     ]
+
+
+@pytest.mark.skipif(not SENTFIN.is_file(), reason="the data sets are not beside the project")
+def test_the_packaged_table_knows_more_than_half_of_the_entities_of_sentfin() -> None:
+    rows = read_entities(SENTFIN, SENTIMENT)
+    mentions = [(row.text, mention) for row in rows for mention in row.mentions]
+    places = {row.text: FINDER.find(row.text) for row in rows}
+    known = [any(f.start < m.end and m.start < f.end for f in places[text]) for text, m in mentions]
+    assert sum(known) / len(known) > 0.55

@@ -3,6 +3,7 @@
 import itertools
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
 
+from stacknorm.dataset import read_spans
 from stacknorm.errors import LabelError
 from stacknorm.labels import label_space
 from stacknorm.pooling.pool import PowerPool, Probabilities, mean_pool
@@ -27,6 +29,7 @@ with warnings.catch_warnings():
     from seqeval.metrics import classification_report
     from seqeval.scheme import IOB2
 
+FINENTITY = Path(__file__).parents[2] / "shared" / "data" / "finentity.json"
 LABELS = ("loss", "gain")
 TAGS = head_tags(LABELS)
 SPACE = label_space("mood", LABELS)
@@ -293,3 +296,14 @@ def test_mean_pool_of_one_member_changes_nothing() -> None:
     offsets = cut(WORDS, [Run(0, 2, "gain")], random.Random(0))
     tags = read_words(TEXT, WORDS, offsets, truth_of(offsets, [Run(0, 2, "gain")], 0.7))
     assert mean_pool(1)(tags[None]) == pytest.approx(tags)
+
+
+@pytest.mark.skipif(not FINENTITY.is_file(), reason="the data sets are not beside the project")
+def test_spans_of_finentity_start_and_end_with_words() -> None:
+    labels = ("negative", "neutral", "positive")
+    for row in read_spans(FINENTITY, label_space("entities", labels)):
+        words = split_words(row.text)
+        starts, ends = words[:, 0].tolist(), words[:, 1].tolist()
+        runs = [Run(starts.index(s.start), ends.index(s.end) + 1, labels[s.label_index]) for s in row.spans]
+        tags = np.eye(7)[[head_tags(labels).index(tag) for tag in write_tags(runs, len(words))]]
+        assert [(s.start, s.end) for s in decode_spans(words, tags, labels)] == [(s.start, s.end) for s in row.spans]
