@@ -103,6 +103,14 @@ class ChannelSpec(Frozen):
         return self
 
 
+class FittedOn(Frozen):
+    """Rows of a user on which a task's pool and calibrator were fitted; no member was trained on them."""
+
+    file: str
+    sha256: Digest
+    rows: int
+
+
 class TaskSpec(Frozen):
     """One task: its label space, how members are pooled on it, and the calibrator."""
 
@@ -119,6 +127,8 @@ class TaskSpec(Frozen):
     """Thresholds of the conformal sets over calibrated probabilities."""
     calibrated: bool = True
     """Whether pool and calibrator were fitted on rows no member was trained on."""
+    fitted_on: FittedOn | None = None
+    """None: on the part that training held out, or not at all."""
     best_member: Name
     """The single member that did best on the held-out part: the one to beat."""
 
@@ -268,7 +278,12 @@ class Bundle:
         members: dict[Path, list[MemberSpec]] = {}
         for member in self.manifest.members:
             members.setdefault(cached_base(member.base.files), []).append(member)
-        return [(specs[0].base, tuple(spec.name for spec in specs)) for specs in members.values()]
+        found = []
+        for specs in members.values():
+            references = dict.fromkeys(reference for spec in specs for reference in spec.base.references)
+            base = BaseSpec(references=tuple(references), files=specs[0].base.files)
+            found.append((base, tuple(spec.name for spec in specs)))
+        return found
 
     def find_base(self, base: BaseSpec, *, online: bool = True) -> tuple[Place | None, tuple[str, ...]]:
         """The first place that has a base, its files verified, and why each place before it does not serve."""
@@ -328,12 +343,16 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in exc.errors()[:5])
-        raise BundleError(f"{path} is not a valid bundle: {problems}") from exc
+        raise BundleError(f"{path} is not a valid bundle: {describe_faults(exc)}") from exc
     verify_files(root, manifest.files)
     for member in manifest.voices():
         verify_files(root / member.name, member.files)
     return Bundle(root, manifest)
+
+
+def describe_faults(error: ValidationError) -> str:
+    """The first fields of a manifest that are wrong, and how."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()[:5])
 
 
 def verify_bases(bundle: Bundle) -> None:

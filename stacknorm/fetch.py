@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from stacknorm.errors import BundleError
+from stacknorm.progress import Report
 from stacknorm.source import (
     BASE_FILES,
     ORIGIN_FILE,
@@ -29,9 +30,6 @@ from stacknorm.source import (
     digest_files,
     verify_files,
 )
-
-Report = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 MAX_BASE_BYTES = 8 << 30
 """What is unpacked of an archive at most: far above any base, far below what a hostile zip can grow to."""

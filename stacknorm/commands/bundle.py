@@ -1,4 +1,4 @@
-"""`stacknorm bundle list | show | verify | fetch`: what a stack is made of, and where its bases lie."""
+"""`stacknorm bundle list | show | verify | fetch | create`: what a stack is made of, and where its bases lie."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from stacknorm.bundle import BaseSpec, Bundle
-    from stacknorm.fetch import Report
+    from stacknorm.progress import Report
 
 app = typer.Typer(help="See, verify, fetch and make bundles.", no_args_is_help=True, add_completion=False)
 
@@ -133,6 +133,95 @@ def fetch(
                 lines = [_fetch_one(found, base, members, mirror, report) for base, members in found.bases()]
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def create(
+    *,
+    out: Annotated[Path, typer.Option(help="Directory of the new bundle.")],
+    member: Annotated[
+        list[str],
+        typer.Option(help="A classifier: a directory, or hub:OWNER/NAME@REVISION. Repeat it for each member."),
+    ],
+    name: Annotated[str, typer.Option(help="Of the bundle; that of its directory unless given.")] = "",
+    task: Annotated[str, typer.Option(help="What the members answer.")] = "sentiment",
+    labels: Annotated[str, typer.Option(help="Of the task, as bad,so-so,good; not needed for known tasks.")] = "",
+    meanings: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="What labels of a member mean: MEMBER=LABEL_0:negative,LABEL_1:positive."),
+    ] = None,
+    infer: Annotated[
+        Path | None,
+        typer.Option("--infer-labels", help="Labelled rows to infer labels on that say nothing, as LABEL_0 does."),
+    ] = None,
+    fit: Annotated[
+        Path | None, typer.Option(help="Labelled rows, new to every member, to choose pool and calibrator on.")
+    ] = None,
+    integers: Annotated[
+        str, typer.Option(help="What the integers 0, 1, ... in labelled rows mean: bearish,bullish,neutral.")
+    ] = "",
+    language: Annotated[
+        list[str] | None, typer.Option(help="A language the members read, as its ISO 639-1 code; en unless given.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of a text that are read; 128, or what all members have positions for.")
+    ] = None,
+) -> None:
+    r"""Make a stack of whole classifiers without training; each is read in its own label order.
+
+    Without --fit it is the mean of its members, and says that it is not calibrated. With --fit the pool and the
+    calibrator are chosen on those rows, and the scores are cross-validated inside them (needs the extra: pip install
+    'stacknorm\[train]').
+
+    Example:  stacknorm bundle create --out mine --member ./finbert --member ./tone --fit labels.csv --integers
+    bearish,bullish,neutral
+    """
+    with plain_errors():
+        from stacknorm.assemble import Rows, assemble
+
+        console = open_console()
+        order = _split(integers)
+        with _progress() as report:
+            made = assemble(
+                member,
+                out,
+                name=name or None,
+                task=task,
+                labels=_split(labels),
+                maps=dict(_parse_map(text) for text in meanings or ()),
+                fit=Rows(fit, order) if fit else None,
+                infer=Rows(infer, order) if infer else None,
+                languages=language or ("en",),
+                max_tokens=max_tokens,
+                report=report,
+                warn=_warn,
+            )
+        for table in (_table_members(made), _table_tasks(made), *_table_scores(made)):
+            console.print(table)
+        if fit is None:
+            console.print("the mean of its members, not calibrated; --fit ROWS chooses a pool and calibrates it")
+        console.print(f"wrote {out}, stack digest {made.digest}", highlight=False, soft_wrap=True)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _parse_map(text: str) -> tuple[str, dict[str, str]]:
+    """Read MEMBER=LABEL:MEANING,LABEL:MEANING."""
+    from stacknorm.errors import LabelError
+
+    member, _, pairs = text.rpartition("=")
+    meanings = [pair.partition(":") for pair in _split(pairs)]
+    if not member or not meanings or not all(own and meant for own, _, meant in meanings):
+        raise LabelError(f"--map {text} is not of the form MEMBER=LABEL:MEANING,LABEL:MEANING")
+    return member, {own.strip(): meant.strip() for own, _, meant in meanings}
+
+
+def _warn(message: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[bold yellow]check:[/] {message}", highlight=False, soft_wrap=True)
 
 
 def _fetch_one(

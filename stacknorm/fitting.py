@@ -1,0 +1,145 @@
+"""What labelled rows of a user decide about a bundle: its pool and calibrator, and what a head's labels mean.
+
+The rows must be new to every member; those a bundle knows its members were trained on are refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from stacknorm.bundle import FINGERPRINTS_FILE, Bundle, FittedOn, save_manifest
+from stacknorm.dataset import read_labelled
+from stacknorm.engine import Engine
+from stacknorm.errors import BundleError, LabelError
+from stacknorm.evaluation.bootstrap import Bootstrap
+from stacknorm.evaluation.metrics import Truth, nll, score
+from stacknorm.label_order import InferredMap, infer_map
+from stacknorm.labels import LabelSpace
+from stacknorm.pooling.choice import choose
+from stacknorm.pooling.held_out import UNLISTED, HeldOut
+from stacknorm.pooling.pool import Probabilities
+from stacknorm.progress import Report
+from stacknorm.source import digest_file
+from stacknorm.text import fingerprints
+
+STACK = "stack"
+_CHUNK_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A bundle with a fitted pool, and what its rows cast doubt on."""
+
+    bundle: Bundle
+    doubts: tuple[str, ...]
+
+
+def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *, report: Report) -> Fitted:
+    """Choose pool and calibrator of a task on labelled rows, and write them into the bundle's manifest.
+
+    The scores that go into the manifest are cross-validated inside the rows: every row is pooled and calibrated by
+    what was fitted without it. A member whose rows say that its labels mean something else than it declares is named
+    in `doubts`.
+
+    Args:
+        bundle: one without a cascade, whose thresholds belong to the pool it has.
+        task: of the kind `single`.
+        rows: a labelled file that no member was trained on.
+        integers: what the integers 0, 1, ... in it mean.
+        report: told of progress.
+
+    Raises:
+        BundleError: the bundle has a cascade, or the task is of another kind.
+        DataError: the file cannot be used, or the bundle knows that rows of it were trained on.
+    """
+    spec = bundle.manifest.tasks[task]
+    if bundle.manifest.cascade is not None or spec.kind != "single":
+        raise BundleError(f"only tasks of kind single, without a cascade, are fitted on rows; {task} is {spec.kind}")
+    names = bundle.manifest.members_of(task)
+    held_out = _ask(bundle, task, rows, integers, report)
+    report("fitting pool and calibrator", 0, 1)
+    decision = choose(held_out)
+    said = {STACK: decision.probabilities} | dict(zip(names, held_out.members, strict=True))
+    fitted = spec.model_copy(
+        update={
+            "pool": decision.pool,
+            "calibrator": decision.calibrator,
+            "calibrated": True,
+            "conformal": None,
+            "fitted_on": FittedOn(file=rows.name, sha256=digest_file(rows), rows=len(held_out.truth)),
+            "best_member": min(names, key=lambda name: nll(said[name], held_out.truth)),
+        }
+    )
+    draws = Bootstrap(held_out.prints)
+    scores = {name: score(probabilities, held_out.truth, draws) for name, probabilities in said.items()}
+    manifest = bundle.manifest.model_copy(
+        update={
+            "tasks": dict(bundle.manifest.tasks) | {task: fitted},
+            "scores": dict(bundle.manifest.scores) | {task: scores},
+        }
+    )
+    report("fitting pool and calibrator", 1, 1)
+    doubts = _find_doubts(names, held_out, spec.space(task))
+    return Fitted(save_manifest(bundle.root, manifest), doubts)
+
+
+def infer_labels(
+    probe: Bundle, task: str, space: LabelSpace, rows: Path, integers: Sequence[str], *, report: Report
+) -> InferredMap:
+    """Infer what the labels of a bundle's only member mean.
+
+    Args:
+        probe: a bundle of one member, whose task has the labels of its head.
+        task: the task.
+        space: the space its labels are to be mapped onto.
+        rows: a labelled file, no matter whether the member has seen it.
+        integers: what the integers 0, 1, ... in it mean.
+        report: told of progress.
+
+    Raises:
+        LabelError: the rows do not tell.
+        DataError: the file cannot be used.
+    """
+    read = read_labelled(rows, space, integers)
+    members = _read_members(Engine.load(probe.root), task, [row.text for row in read], report)
+    return infer_map(members[0], np.array([row.label for row in read]), probe.manifest.tasks[task].labels, space)
+
+
+def _ask(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], report: Report) -> HeldOut:
+    """What every member says about the rows of a file."""
+    read = read_labelled(rows, bundle.manifest.tasks[task].space(task), integers)
+    texts = [row.text for row in read]
+    trained_on = UNLISTED
+    if FINGERPRINTS_FILE in bundle.manifest.files:
+        trained_on = load_file(bundle.root / FINGERPRINTS_FILE)["fingerprints"]
+    members = _read_members(Engine.load(bundle.root), task, texts, report)
+    return HeldOut(members, np.array([row.label for row in read]), fingerprints(texts), (trained_on,))
+
+
+def _read_members(engine: Engine, task: str, texts: Sequence[str], report: Report) -> Probabilities:
+    parts = []
+    for start in range(0, len(texts), _CHUNK_TEXTS):
+        report("reading rows", start, len(texts))
+        parts.append(engine.member_probabilities(texts[start : start + _CHUNK_TEXTS])[task])
+    report("reading rows", len(texts), len(texts))
+    return np.concatenate(parts, axis=1)
+
+
+def _find_doubts(names: Sequence[str], held_out: HeldOut, space: LabelSpace) -> tuple[str, ...]:
+    """Members whose labels the rows read otherwise than they were declared."""
+    found = ((name, _infer(said, held_out.truth, space)) for name, said in zip(names, held_out.members, strict=True))
+    return tuple(
+        f"the rows read the labels of {name} otherwise than they are declared: {inferred.warning}"
+        for name, inferred in found
+        if inferred is not None and any(own != meant for own, meant in inferred.map.items())
+    )
+
+
+def _infer(probabilities: Probabilities, truth: Truth, space: LabelSpace) -> InferredMap | None:
+    try:
+        return infer_map(probabilities, truth, space.labels, space)
+    except LabelError:  # too few rows or too weak a member to doubt what it declares
+        return None
