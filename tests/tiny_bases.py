@@ -120,12 +120,12 @@ def write_adapter(folder: Path, kind: str = "bert", layers: Sequence[int] = (2, 
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
-def write_heads(folder: Path, heads: Mapping[str, Sequence[str]], seed: int = 2) -> None:
+def write_heads(folder: Path, heads: Mapping[str, Sequence[str]], seed: int = 2, width: int = WIDTH) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     random = torch.Generator().manual_seed(seed)
     tensors = {}
     for task, labels in heads.items():
-        tensors[f"{task}.weight"] = torch.randn(len(labels), WIDTH, generator=random).half()
+        tensors[f"{task}.weight"] = torch.randn(len(labels), width, generator=random).half()
         tensors[f"{task}.bias"] = torch.randn(len(labels), generator=random).half()
     save_file(tensors, folder / "heads.safetensors")
 
