@@ -15,8 +15,8 @@ from stacknorm.training.targets import (
     Target,
     answer_units,
     encode_target,
-    gather_mentions,
     head_labels,
+    mentions_of,
     tokens_of,
 )
 from stacknorm.training.train import train_bundle
@@ -62,11 +62,11 @@ def test_a_mention_is_read_at_its_tokens_or_where_the_text_was_cut_at_all_of_the
 
 def test_mentions_of_a_batch_keep_their_rows_and_order() -> None:
     targets = [Target((0,)), Target((1, 0), ((1, 2), (4,))), Target((1,), ((3,),))]
-    mentions = gather_mentions(targets, 6)
+    mentions = mentions_of(targets, 6)
     assert mentions is not None
     assert mentions.rows.tolist() == [1, 1, 2]
     assert mentions.mask.tolist() == [[0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0]]
-    assert gather_mentions(targets[:1], 6) is None
+    assert mentions_of(targets[:1], 6) is None
 
 
 def test_the_loss_of_many_labels_is_that_of_each_by_itself() -> None:
@@ -121,14 +121,11 @@ def test_random_layers_come_from_their_seed_and_only_where_layers_are_trained(tm
         assert torch.equal(tensor, kept[name]) or is_top, name
 
 
-def test_a_prior_head_starts_at_the_shares_that_the_weighted_loss_sees(tmp_path: Path) -> None:
+def test_a_head_starts_at_the_priors_it_is_given(tmp_path: Path) -> None:
     base = load_encoder(write_base(tmp_path))
-    plan = HeadPlan(("a", "b"), "mean", np.array([0.9, 0.1]))
-    for power, expected in ((0.0, [0.9, 0.1]), (1.0, [0.5, 0.5])):
-        recipe = member(head_bias="prior", class_weight_power=power)
-        trainee = make_trainee(base, recipe, {"mood": plan}, "fp32")
-        bias = trainee.model.heads.state_dict()["mood.1.bias"]
-        assert bias.softmax(dim=0).tolist() == pytest.approx(expected)
+    plan = HeadPlan("single", ("a", "b"), "mean", (0.9, 0.1))
+    bias = make_trainee(base, member(), {"mood": plan}, "fp32").model.heads.state_dict()["mood.1.bias"]
+    assert bias.softmax(dim=0).tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_frozen_linear_maps_are_kept_in_bf16_beside_adapters_and_nothing_else_is(tmp_path: Path) -> None:

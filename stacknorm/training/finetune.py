@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from stacknorm.bundle import TaskKind
 from stacknorm.encoder.member import Member, Mentions
 from stacknorm.encoder.precision import Precision, faster_precision
-from stacknorm.encoder.tokens import cut_batches
+from stacknorm.encoder.tokens import Offsets, cut_batches
 from stacknorm.evaluation.metrics import nll
 from stacknorm.pooling.calibrate import apply_temperature, fit_temperature
 from stacknorm.pooling.pool import Probabilities, to_pairs
@@ -30,13 +30,12 @@ from stacknorm.training.states import States
 from stacknorm.training.targets import (
     IGNORED,
     Objective,
-    Offsets,
     Target,
     answer_units,
     encode_target,
-    gather_mentions,
     head_labels,
     head_pooling,
+    mentions_of,
     true_units,
 )
 from stacknorm.training.trainee import HeadPlan, Trainee, make_trainee, write_trainee
@@ -211,7 +210,8 @@ def _start(ground: Ground, member: MemberRecipe, split: Split) -> _Session:
     for task in ground.recipe.tasks_of(member):
         recipe = ground.recipe.tasks[task]
         labels, learnt = head_labels(recipe.kind, recipe.labels), _learnt_labels(ground, split, task)
-        heads[task] = HeadPlan(labels, head_pooling(recipe.kind, member.pooling), class_shares(learnt, len(labels)))
+        priors = _priors(ground, split, task, learnt, member) if member.head_bias == "prior" else None
+        heads[task] = HeadPlan(recipe.kind, labels, head_pooling(recipe.kind, member.pooling), priors)
         weights = torch.from_numpy(class_weights(learnt, len(labels), member.class_weight_power))
         objectives[task] = Objective(recipe.kind, weights, member.label_smoothing, recipe.weight)
     trainee = make_trainee(ground.encoder, member, heads, ground.precision)
@@ -222,6 +222,18 @@ def _start(ground: Ground, member: MemberRecipe, split: Split) -> _Session:
         optimiser, member.learning_rate, total_steps=steps + 1, pct_start=_WARM_UP
     )
     return _Session(ground, member, split, trainee, optimiser, schedule, objectives)
+
+
+def _priors(ground: Ground, split: Split, task: str, learnt: Indices, member: MemberRecipe) -> tuple[float, ...]:
+    """The share of each label of a head as its loss sees it; of a `multi` task the share of texts it applies to."""
+    recipe = ground.recipe.tasks[task]
+    shares = class_shares(learnt, len(head_labels(recipe.kind, recipe.labels)))
+    if recipe.kind == "multi":
+        texts = len(ground.corpus.only(split.train, [task]))
+        return tuple((shares * len(learnt) / (texts + 1)).tolist())
+    # Rows of a class of share s weigh s^-power.
+    weighted = shares ** (1 - member.class_weight_power)
+    return tuple((weighted / weighted.sum()).tolist())
 
 
 def _learnt_labels(ground: Ground, split: Split, task: str) -> Indices:
@@ -285,7 +297,7 @@ def _loss(session: _Session, batch: Shaped, precision: Precision) -> Tensor:
 
 
 def _mentions(ground: Ground, batch: Shaped) -> Mentions | None:
-    return gather_mentions([ground.targets[row] for row in batch[0]], batch[1])
+    return mentions_of([ground.targets[row] for row in batch[0]], batch[1])
 
 
 def _forward(

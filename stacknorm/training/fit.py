@@ -25,7 +25,8 @@ from stacknorm.bundle import (
 from stacknorm.evaluation.card import CARD_FILE, render_card
 from stacknorm.evaluation.evaluate import STACK
 from stacknorm.pooling.choice import choose
-from stacknorm.pooling.pool import from_pairs
+from stacknorm.pooling.conformal import ClassConditional, fit_class_conditional
+from stacknorm.pooling.pool import Probabilities, from_pairs
 from stacknorm.source import BASE_FILES, digest_files
 from stacknorm.training.corpus import describe_rows
 from stacknorm.training.evidence import Evidence
@@ -62,11 +63,19 @@ def fit_task(recipe: TaskRecipe, evidence: Evidence) -> Fitted:
         labels=recipe.labels,
         pool=decision.pool,
         calibrator=decision.calibrator,
+        conformal=_fit_sets(recipe, decision.probabilities, evidence),
         best_member=best,
     )
     return Fitted(
         spec, {name: evidence.score(said) for name, said in ({STACK: pooled} | dict(evidence.members)).items()}
     )
+
+
+def _fit_sets(recipe: TaskRecipe, probabilities: Probabilities, evidence: Evidence) -> ClassConditional | None:
+    """Thresholds of conformal sets, for tasks that give one label to a unit that a user asks about."""
+    if recipe.kind not in {"single", "entity"}:
+        return None
+    return fit_class_conditional(probabilities, evidence.truth, recipe.alpha)
 
 
 def write_bundle(

@@ -139,14 +139,13 @@ def member_key(plan: Plan, member: MemberRecipe) -> str:
     count.
     """
     recipe = plan.recipe
-    shared = recipe.model_dump(
-        mode="json", include={"max_tokens", "batch_tokens", "held_out", "seed", "precision", "tasks"}
-    )
+    shared = recipe.model_dump(mode="json", include={"max_tokens", "batch_tokens", "held_out", "seed", "precision"})
+    tasks = {name: task.model_dump(mode="json", exclude={"alpha"}) for name, task in recipe.tasks.items()}
     own = member.model_dump(mode="json", exclude={"name", "base", "weights_sha256"})
     data = [
         (source.task, source.sha256, part.labels) for source, part in zip(plan.corpus.sources, recipe.data, strict=True)
     ]
-    parts = [shared, own, data, dict(plan.bases[member.name].files)]
+    parts = [shared, tasks, own, data, dict(plan.bases[member.name].files)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 
 

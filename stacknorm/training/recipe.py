@@ -52,6 +52,8 @@ class TaskRecipe(_Described):
     """The label space; of a `spans` task the types of span, without the prefixes of a tagging scheme."""
     kind: TaskKind = "single"
     """`single`: one label a text; `multi`: any number; `spans`: labelled stretches; `entity`: one label an entity."""
+    alpha: float = Field(0.1, gt=0, lt=1)
+    """Of a `single` or `entity` task: the share of rows of each label whose conformal set may lack it."""
     weight: float = Field(1.0, gt=0)
     """Factor of the task's loss, for a task whose rows are few or hard beside the others'."""
 
@@ -82,8 +84,8 @@ class MemberRecipe(_Described):
     """How the heads of `single` and `multi` tasks read a text: the mean of its tokens' states, or the first."""
     init: Init = "pretrained"
     """Where trained layers start: `pretrained`, or `random(SEED)`, which needs `mode = "full"`."""
-    head_bias: Literal["random", "prior"] = "random"
-    """Where the biases of the heads start: at random, or at the logarithms of the classes' shares."""
+    head_bias: Literal["zero", "prior"] = "zero"
+    """Where the biases of the heads start: at zero, or where the head says the shares of the labels."""
     rank: int = Field(16, ge=1)
     """Of the adapters, `lora` only; their alpha is twice the rank."""
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from stacknorm.encoder.precision import Precision, faster_precision
-from stacknorm.encoder.tokens import load_tokenizer
+from stacknorm.encoder.tokens import load_tokenizer, read_rows
 from stacknorm.encoder.trunk import depth_of, load_encoder, take_lower
 from stacknorm.errors import DataError
 from stacknorm.training.finetune import (
@@ -106,11 +106,11 @@ def prepare_ground(plan: Plan, first: Job, console: Console, progress: Progress)
     encoder = load_encoder(base)
     if first.member.top_layers > depth_of(encoder):
         raise DataError(f"member {first.member.name}: its base has no more than {depth_of(encoder)} layers to train")
-    encodings = load_tokenizer(base, plan.recipe.max_tokens).encode_batch(plan.corpus.texts)
-    frozen = _Frozen(plan, encoder, first.member.top_layers, [encoding.ids for encoding in encodings], progress)
+    rows = read_rows(load_tokenizer(base, plan.recipe.max_tokens), plan.corpus.texts, offsets=True)
+    frozen = _Frozen(plan, encoder, first.member.top_layers, [row.ids for row in rows], progress)
     chosen = _remembered(plan, first) or _Arithmetic(frozen.faster_precision(), None)
     states = frozen.states(chosen.states, console)
-    offsets = [encoding.offsets for encoding in encodings]
+    offsets = [row.offsets or () for row in rows]
     targets = encode_targets(plan.corpus, plan.recipe, offsets)
     ground = Ground(plan.recipe, plan.corpus, base, encoder, states, offsets, targets, chosen.training or "fp32")
     if chosen.training is None:

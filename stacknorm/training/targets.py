@@ -14,16 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from stacknorm.bundle import Pooling, TaskKind
-from stacknorm.encoder.member import Mentions
+from stacknorm.encoder.member import Mentions, gather_mentions
+from stacknorm.encoder.tokens import Offsets, tokens_within
 from stacknorm.spans.tags import head_tags
 from stacknorm.spans.words import read_words, split_words
 from stacknorm.training.corpus import Corpus, Example, Indices
 
 IGNORED = -100
 """The label of a token that stands for no character."""
-
-Offsets = Sequence[tuple[int, int]]
-"""First character of each token of a text and one past its last; equal for a token that stands for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +107,7 @@ def encode_target(example: Example, kind: TaskKind, offsets: Offsets) -> Target:
 
 def tokens_of(start: int, end: int, offsets: Offsets) -> tuple[int, ...]:
     """Tokens that hold a character of [start, end); all tokens where it lies beyond what is read."""
-    inside = tuple(place for place, (first, last) in enumerate(offsets) if first < end and last > start)
-    return inside or tuple(range(len(offsets)))
+    return tokens_within(offsets, start, end) or tuple(range(len(offsets)))
 
 
 def _mark_places(example: Example, places: Offsets) -> list[int]:
@@ -123,15 +120,9 @@ def _mark_places(example: Example, places: Offsets) -> list[int]:
     return tags
 
 
-def gather_mentions(targets: Sequence[Target], width: int) -> Mentions | None:
+def mentions_of(targets: Sequence[Target], width: int) -> Mentions | None:
     """The mentions of a batch of examples, in order; None where there are none."""
-    places = [(row, tokens) for row, target in enumerate(targets) for tokens in target.mentions]
-    if not places:
-        return None
-    mask = torch.zeros(len(places), width, dtype=torch.int64)
-    for place, (_, tokens) in enumerate(places):
-        mask[place, list(tokens)] = 1
-    return Mentions(torch.tensor([row for row, _ in places]), mask)
+    return gather_mentions([(row, tokens) for row, target in enumerate(targets) for tokens in target.mentions], width)
 
 
 def many_hot(labels: Sequence[Sequence[int]], classes: int) -> Tensor:

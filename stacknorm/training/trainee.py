@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peft
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
@@ -17,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stacknorm.bundle import HEADS_FILE, Pooling
+from stacknorm.bundle import HEADS_FILE, Pooling, TaskKind
 from stacknorm.encoder.adapter import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE
+from stacknorm.encoder.initialise import init_encoder, init_head
 from stacknorm.encoder.member import Member, head_width
 from stacknorm.encoder.precision import Precision, halve_frozen
 from stacknorm.encoder.trunk import architecture_of, depth_of, take_upper
@@ -30,9 +30,11 @@ from stacknorm.training.recipe import MemberRecipe
 class HeadPlan:
     """What a head is made for."""
 
+    kind: TaskKind
     labels: tuple[str, ...]
     pooling: Pooling
-    shares: np.ndarray[Any, np.dtype[np.float64]]  # [labels], of the training units
+    priors: tuple[float, ...] | None = None
+    """Shares of the labels that its biases start at; None: they start at zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,9 @@ def make_trainee(
 
 
 def _make_head(plan: HeadPlan, width: int, member: MemberRecipe) -> nn.Sequential:
-    linear = nn.Linear(head_width(plan.pooling, width), len(plan.labels))
-    if member.head_bias == "prior":
-        # Weighted classes have other shares in the loss: s^-power times s.
-        prior = (1 - member.class_weight_power) * np.log(plan.shares)
-        linear.bias.data = torch.from_numpy(prior).float()
-    return nn.Sequential(nn.Dropout(member.dropout), linear)
+    inputs = head_width(plan.pooling, width)
+    head = init_head(plan.kind, inputs, len(plan.labels), seed=member.seed, priors=plan.priors)
+    return nn.Sequential(nn.Dropout(member.dropout), head)
 
 
 def _adapt(encoder: PreTrainedModel, member: MemberRecipe, first: int) -> peft.PeftModel:
@@ -124,9 +123,7 @@ def _free_layers(encoder: PreTrainedModel, first: int, random_seed: int | None) 
     layers = encoder.get_submodule(kind.layers)
     assert isinstance(layers, nn.ModuleList)
     if random_seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed)
-            fresh = kind.encoder(encoder.config).get_submodule(kind.layers)
+        fresh = init_encoder(encoder.config, random_seed).get_submodule(kind.layers)
         assert isinstance(fresh, nn.ModuleList)
         layers[first:].load_state_dict(fresh[first:].state_dict())
     layers[first:].requires_grad_(requires_grad=True)
