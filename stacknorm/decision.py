@@ -20,7 +20,7 @@ from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.lacking import fill_lacking
 from stacknorm.pooling.pool import Pool, Probabilities, from_pairs, to_pairs
 from stacknorm.prediction import TaskPrediction
-from stacknorm.spans.tags import tag_matrix
+from stacknorm.spans.tags import head_tags, tag_matrix
 
 Stages = npt.NDArray[np.int64]
 """The stage at which each row was answered, counted from 0; [n]."""
@@ -147,7 +147,7 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     names = manifest.members_of(task)
     heads = {part.name: part.heads[task] for part in manifest.voices() if task in part.heads}
     last = Rule(tuple(range(len(names))), spec.pool, spec.calibrator)
-    mappings = {name: space.matrix(head.labels, head.map).astype(np.float64) for name, head in heads.items()}
+    mappings = {name: _mapping(spec.kind, space, head) for name, head in heads.items()}
     early = _early_rules(manifest, task, names) if form == "cascade" else ()
     if any(rule.stop_above is None for rule in early) and not all(m.any(axis=0).all() for m in mappings.values()):
         raise BundleError(f"an exact cascade needs members that have all labels of task {task}")
@@ -163,9 +163,21 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     )
 
 
+def tag_maps(manifest: Manifest, task: str) -> dict[str, Probabilities]:
+    """Member -> [tags of its head, tags of the task], of a `spans` task.
+
+    Raises:
+        LabelError: a tag cannot be placed.
+    """
+    space = manifest.tasks[task].space(task)
+    heads = {voice.name: voice.heads[task] for voice in manifest.voices() if task in voice.heads}
+    return {name: tag_matrix(space, head.labels, head.map) for name, head in heads.items()}
+
+
 def _mapping(kind: TaskKind, space: LabelSpace, head: HeadSpec) -> Probabilities:
     if kind == "spans":
-        return tag_matrix(space, head.labels, head.map)
+        # Members' tags are already the task's own where words are gathered from them.
+        return np.eye(len(head_tags(space.labels)))
     return space.matrix(head.labels, head.map).astype(np.float64)
 
 

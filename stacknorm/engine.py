@@ -13,13 +13,14 @@ import torch
 from stacknorm.bundle import Bundle, TaskKind, load_bundle
 from stacknorm.channel import load_channels
 from stacknorm.deadline import Deadline, wait_forever
-from stacknorm.decision import Decision, decide
+from stacknorm.decision import Decision, decide, tag_maps
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Text
+from stacknorm.entities import EntityFinder, Mention, load_aliases
 from stacknorm.errors import BundleError, PredictionError
 from stacknorm.labels import LabelSpace
 from stacknorm.language import LanguageGuard
-from stacknorm.passages import Mention, Owners, Passages, prepare
+from stacknorm.passages import Owners, Passages, prepare
 from stacknorm.pooling.cascade import Rows
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.prediction import EntityPrediction, Prediction, Span, StackIdentity, TaskPrediction
@@ -48,16 +49,19 @@ class Engine:
         precision: Precision,
         form: Form = "width",
         guard: LanguageGuard | None = None,
+        finder: EntityFinder | None = None,
         wait: Waiting = wait_forever,
     ) -> None:
         self._readers = tuple(readers)
         self._guard = guard
+        self._finder = finder
         manifest = bundle.manifest
         self._channels = load_channels(bundle)
         self._decisions = {task: decide(manifest, task, form) for task in manifest.tasks}
         kinds = {task: spec.kind for task, spec in manifest.tasks.items()}
         self._kinds = frozenset(kinds.values())
-        self._setting = Setting(device, precision, manifest.max_tokens, manifest.windows, kinds, wait)
+        tags = {task: tag_maps(manifest, task) for task, kind in kinds.items() if kind == "spans"}
+        self._setting = Setting(device, precision, manifest.max_tokens, manifest.windows, kinds, tags, wait)
         self._stages = _stages(bundle, form)
         self.identity = _identity(bundle, form)
         self.languages = bundle.manifest.languages
@@ -74,6 +78,7 @@ class Engine:
         form: Literal["auto", "width", "cascade"] = "auto",
         *,
         language_guard: bool = True,
+        aliases: Path | None = None,
         member_timeout_seconds: float | None = None,
     ) -> "Engine":
         """Verify and load a bundle.
@@ -84,10 +89,12 @@ class Engine:
             precision: `auto` takes bf16 where the hardware computes in it.
             form: `width` runs all members on every text, `cascade` stops early; `auto` is what the bundle has.
             language_guard: whether to abstain from texts that are certainly in a language the bundle does not know.
+            aliases: a table of aliases of your own, which goes before the packaged one (`stacknorm.entities`).
             member_timeout_seconds: a member that takes longer for a batch is left out of it; None waits forever.
 
         Raises:
             BundleError: the bundle or a base is missing, altered or malformed, or has no cascade.
+            DataError: the table of aliases cannot be read.
         """
         found = load_bundle(Path(bundle))
         place: Device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -96,8 +103,11 @@ class Engine:
         chosen = native_precision(place) if precision == "auto" else precision
         to_device(readers, torch.device(place), DTYPES[chosen])
         wait: Waiting = wait_forever if member_timeout_seconds is None else Deadline(member_timeout_seconds)
+        finder = _load_finder(aliases) if any(t.kind == "entity" for t in found.manifest.tasks.values()) else None
         guard = LanguageGuard(found.manifest.languages) if language_guard else None
-        return cls(found, readers, device=place, precision=chosen, form=chosen_form, guard=guard, wait=wait)
+        return cls(
+            found, readers, device=place, precision=chosen, form=chosen_form, guard=guard, finder=finder, wait=wait
+        )
 
     @property
     def tasks(self) -> Mapping[str, LabelSpace]:
@@ -110,7 +120,8 @@ class Engine:
         Args:
             texts: any length each, empty ones too; a pair of texts is read together. Beyond the bundle's `max_tokens`
                 tokens a text is read in windows, or not at all where the bundle has none.
-            mentions: the entities in each text that tasks about entities are to answer for.
+            mentions: the entities in each text that tasks about entities are to answer for; None: those that the
+                table of aliases knows.
 
         Returns:
             One prediction for each text, in order. A member that raised, was late or gave no number is left out of
@@ -122,9 +133,14 @@ class Engine:
         """
         withheld = self._withheld(texts)
         kept = [place for place, why in enumerate(withheld) if why is None]
-        given = mentions or [()] * len(texts)
+        given = self._find(texts) if mentions is None else mentions
         answered = iter(self._answer([texts[place] for place in kept], [given[place] for place in kept]))
         return [next(answered) if why is None else Prediction({}, abstained_because=why) for why in withheld]
+
+    def _find(self, texts: Sequence[Text]) -> list[tuple[Mention, ...]]:
+        if self._finder is None:
+            return [()] * len(texts)
+        return [self._finder.find(_first(text)) for text in texts]
 
     def _withheld(self, texts: Sequence[Text]) -> list[str | None]:
         """For each text, why the stack should not label it."""
@@ -133,7 +149,7 @@ class Engine:
         known = ", ".join(self.languages)
         return [
             f"the text is in language {verdict.language!r}, the stack knows {known}" if verdict.foreign else None
-            for verdict in self._guard.judge([text if isinstance(text, str) else text[0] for text in texts])
+            for verdict in self._guard.judge([_first(text) for text in texts])
         ]
 
     def _answer(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]]) -> list[Prediction]:
@@ -247,6 +263,15 @@ class Engine:
         return decision.answer(members, np.full(members.shape[1], len(decision.rules) - 1))[0]
 
 
+def _load_finder(aliases: Path | None) -> EntityFinder:
+    packaged = load_aliases()
+    return EntityFinder(packaged if aliases is None else packaged.overridden_by(load_aliases(aliases)))
+
+
+def _first(text: Text) -> str:
+    return text if isinstance(text, str) else text[0]
+
+
 def _by_text(
     passages: Passages, mentions: Sequence[Mention], answers: Mapping[str, Sequence[TaskPrediction | None]]
 ) -> dict[int, tuple[EntityPrediction, ...]]:
@@ -256,7 +281,7 @@ def _by_text(
         tasks = {task: given[number] for task, given in answers.items()}
         known = {task: answer for task, answer in tasks.items() if answer is not None}
         if known:
-            entity = EntityPrediction(mention.entity, mention.start, mention.end, known)
+            entity = EntityPrediction(*mention, known)
             found[stretch.text] = (*found.get(stretch.text, ()), entity)
     return found
 

@@ -11,19 +11,11 @@ import numpy.typing as npt
 
 from stacknorm.bundle import TaskKind
 from stacknorm.encoder.tokens import Text
+from stacknorm.entities import Mention
 from stacknorm.spans.words import Places, split_words
 from stacknorm.text import Cleaned, clean_text, clean_with_origins, truncate_text
 
 Owners = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """An entity in a text, in characters of the text as given."""
-
-    entity: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)

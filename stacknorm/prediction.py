@@ -28,8 +28,10 @@ class TaskPrediction:
 class EntityPrediction:
     """How the text speaks of one entity in it."""
 
+    scheme: str
+    """`symbol`, or what kind of thing it is; names are unique within a scheme."""
     entity: str
-    """Its name in the alias table, or the words themselves."""
+    """Its symbol or name in the table of aliases."""
     start: int
     """First character of the mention in the text as given; `end` is one past its last."""
     end: int

@@ -39,6 +39,8 @@ class Setting:
     windows: WindowSpec | None
     kinds: Mapping[str, TaskKind]
     """Task -> its kind."""
+    tags: Mapping[str, Mapping[str, Probabilities]]
+    """`spans` task -> member -> [tags of its head, tags of the task]: words are gathered from tags of one meaning."""
     wait: Waiting
 
 
@@ -71,7 +73,7 @@ def read_passages(
         windows=setting.windows,
         offsets=bool(passages.mentions or passages.words),
     )
-    work = _Work(rows, passages, texts, setting.kinds)
+    work = _Work(rows, passages, texts, setting)
     budget = max(_BATCH_TOKENS[setting.device], setting.max_tokens)
     for places, width in cut_batches([len(row.ids) for row in rows], budget):
         # Only bf16 kernels are compiled for each shape; elsewhere empty rows would be work for nothing.
@@ -111,11 +113,12 @@ def _read_batch(
 class _Work:
     """What the members behind one reader said of its rows, until it is whole; owned by one `read_passages`."""
 
-    def __init__(self, rows: Sequence[Row], passages: Passages, texts: Owners, kinds: Mapping[str, TaskKind]) -> None:
+    def __init__(self, rows: Sequence[Row], passages: Passages, texts: Owners, setting: Setting) -> None:
         self._rows = rows
         self._passages = passages
         self._texts = texts
-        self._kinds = kinds
+        self._kinds = setting.kinds
+        self._tags = setting.tags
         self._owners = np.array([row.text for row in rows])
         self._mentions = _place_mentions(rows, passages, texts)
         self._said: dict[tuple[str, str], Probabilities] = {}
@@ -157,6 +160,7 @@ class _Work:
             numbers = [number for place in places for number, _ in self._mentions.get(place, ())]
             self._whole(member, task, len(self._passages.mentions), said)[numbers] = said
         elif kind == "spans":
+            said = said @ self._tags[task][member]
             whole = self._whole(member, task, len(self._passages.owners("spans")), said)
             for place, tags in zip(places, said, strict=True):
                 self._put_words(whole, place, tags)
