@@ -1,5 +1,6 @@
 """Every kind of task, read from one stack: pairs, windows, mentions, words, channels; parts of one text or many."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,9 @@ def test_tags_of_another_scheme_and_order_give_the_same_spans(engine: Engine, bu
     for name, content in files.items():
         (bundle / name / "heads.safetensors").write_bytes(content)
     save_manifest(bundle, whole)
-    assert shuffled.predict([LONG])[0].spans == engine.predict([LONG])[0].spans
+    found, plain = (one.predict([LONG])[0].spans["names"] for one in (shuffled, engine))
+    assert [replace(span, probability=0) for span in found] == [replace(span, probability=0) for span in plain]
+    assert [span.probability for span in found] == pytest.approx([span.probability for span in plain], abs=1e-6)
 
 
 @pytest.mark.parametrize("combine", ["concat", "sum"])
