@@ -165,9 +165,10 @@ PAIRS = [("acme profit falls", "acme"), ("oil surges up", "gold bank of the oil"
 )
 def test_a_pair_is_read_as_transformers_itself_reads_it(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
     base = write_base(tmp_path, kind, labels=3, **changes)
-    plain = ARCHITECTURES[kind].classifier.from_pretrained(base).eval()
+    plain = ARCHITECTURES[kind].classifier.from_pretrained(base).train(mode=False)
     pad_token = plain.config.pad_token_id
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(base / "tokenizer.json"), pad_token="<pad>")
+    file = str(base / "tokenizer.json")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=file, pad_token="<pad>")  # type: ignore[no-untyped-call]  # not ours
     firsts, seconds = zip(*PAIRS, strict=True)
     given_ = dict(tokenizer(list(firsts), list(seconds), padding=True, return_tensors="pt", return_token_type_ids=True))
     types = given_.pop("token_type_ids")
@@ -222,7 +223,7 @@ def test_the_real_mpnet_is_read_as_transformers_itself_reads_it_wherever_it_is_c
     batch = pad(range(3), tokens, model.config.pad_token_id, given_["input_ids"].shape[1])
     assert torch.equal(batch.ids, given_["input_ids"])
     with torch.inference_mode():
-        theirs = MPNetModel.from_pretrained(root, add_pooling_layer=False).eval()(**given_).last_hidden_state
+        theirs = MPNetModel.from_pretrained(root, add_pooling_layer=False).train(mode=False)(**given_).last_hidden_state
         for depth in (0, 6, 12):
             hidden = lower_states(take_lower(model, depth), batch.ids, batch.mask)
             ours = take_upper(model, depth)(inputs_embeds=hidden, attention_mask=batch.mask).last_hidden_state

@@ -60,7 +60,7 @@ def test_every_allowed_architecture_loads_as_transformers_itself_loads_it(
 ) -> None:
     root = write_base(tmp_path, kind, **changes)
     ids, mask = padded_batch(load_encoder(root).config.pad_token_id)
-    plain = ARCHITECTURES[kind].encoder.from_pretrained(root).eval()
+    plain = ARCHITECTURES[kind].encoder.from_pretrained(root).train(mode=False)
     with torch.inference_mode():
         ours = load_encoder(root)(input_ids=ids, attention_mask=mask).last_hidden_state
         theirs = plain(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -73,7 +73,7 @@ def test_lower_and_upper_layers_together_are_the_whole_encoder_wherever_it_is_cu
 ) -> None:
     root = write_base(tmp_path, kind, **changes)
     model = load_encoder(root)
-    plain = ARCHITECTURES[kind].encoder.from_pretrained(root).eval()
+    plain = ARCHITECTURES[kind].encoder.from_pretrained(root).train(mode=False)
     ids, mask = padded_batch(model.config.pad_token_id)
     with torch.inference_mode():
         whole = plain(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -91,7 +91,9 @@ def test_lower_and_upper_layers_with_the_checkpoints_own_head_are_the_whole_clas
 ) -> None:
     root = write_base(tmp_path, kind, labels=5, task=task, **changes)
     architecture = ARCHITECTURES[kind]
-    plain = (architecture.tagger if task == "spans" else architecture.classifier).from_pretrained(root).eval()
+    plain = (
+        (architecture.tagger if task == "spans" else architecture.classifier).from_pretrained(root).train(mode=False)
+    )
     model = load_classifier(root, task)
     ids, mask = padded_batch(model.config.pad_token_id)
     with torch.inference_mode():
