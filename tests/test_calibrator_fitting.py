@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import betaln
+from scipy.optimize import minimize
+from scipy.special import betaln, expit
 from sklearn.linear_model import LogisticRegression
 
 from drawn_members import draw_distributions, draw_held_out, draw_members, draw_truth, hold_out_members
 from stacknorm.errors import DataError
 from stacknorm.pooling.calibrate import (
     BetaCalibration,
-    BetaCurve,
     Identity,
     IsotonicCalibration,
     Temperature,
@@ -165,9 +165,18 @@ def test_a_name_that_is_no_calibrator_is_answered_with_those_there_are() -> None
         fit_calibrator("platt", draw_held_out(1), mean_pool(3))
 
 
-def test_curves_start_from_changing_nothing() -> None:
-    sure = np.tile([0.3, 0.7], (180, 1))
-    fitted = fit_calibrator("beta", hold_out_pooled(sure, np.ones(180, dtype=np.int64)), mean_pool(1))
+def test_rows_that_are_told_apart_perfectly_stop_where_one_row_of_doubt_outweighs_them() -> None:
+    shares = np.linspace(0.02, 0.98, 180)
+    is_true = shares > 0.5
+
+    def loss(numbers: np.ndarray) -> float:
+        a, b, c = numbers
+        likely = expit(a * np.log(shares) - b * np.log(1 - shares) + c)
+        return float(-np.log(np.where(is_true, likely, 1 - likely)).sum() + ((numbers - [1, 1, 0]) ** 2).sum() / 2)
+
+    searched = minimize(loss, [1, 1, 0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9}).x
+    pooled = np.stack([1 - shares, shares], axis=1)
+    fitted = fit_calibrator("beta", hold_out_pooled(pooled, is_true.astype(np.int64)), mean_pool(1))
     assert isinstance(fitted, BetaCalibration)
-    assert all(abs(number) < 10 for curve in fitted.curves for number in (curve.a, curve.b, curve.c))
-    assert BetaCurve(a=1, b=1, c=0)(np.array([0.7])) == pytest.approx([0.7])
+    curve = fitted.curves[1]
+    assert (curve.a, curve.b, curve.c) == pytest.approx(tuple(searched), abs=0.01)

@@ -113,13 +113,17 @@ def test_a_member_that_knows_nothing_gets_little_weight(name: str) -> None:
     assert fit_pool(name, hold_out_members(members, truth)).weights[1] < 0.06
 
 
-def test_voters_weigh_the_log_odds_of_being_right() -> None:
-    right = np.array([[1] * 89 + [0] * 9, [1] * 49 + [0] * 49, [1] * 9 + [0] * 89])  # of 98, so that odds are round
-    members = np.stack([1 - right, right], axis=2).astype(np.float64)
-    fitted = fit_vote(hold_out_members(members, np.ones(98, dtype=np.int64)))
-    assert fitted == VotePool(weights=(1.0, 0.0, 0.0))
-    better = fit_vote(hold_out_members(members[[0, 0, 0]], np.ones(98, dtype=np.int64)))
-    assert better.weights == pytest.approx((1 / 3,) * 3)
+def test_voters_weigh_the_log_odds_of_being_right_against_chance() -> None:
+    right = np.array([80, 60, 30, 20])  # of 98 rows; chance is a third
+    guess = np.where(np.arange(98) < right[:, None], 0, 1)  # the truth is 0
+    fitted = fit_vote(hold_out_members(np.eye(3)[guess], np.zeros(98, dtype=np.int64)))
+    by_hand = [np.log(2 * 81 / 19), np.log(2 * 61 / 39), 0, 0]  # one row more right and one more wrong
+    assert fitted.weights == pytest.approx([weight / sum(by_hand) for weight in by_hand])
+
+
+def test_voters_that_are_all_worse_than_chance_weigh_the_same() -> None:
+    members = np.eye(2)[np.ones((3, 50), dtype=np.int64)]
+    assert fit_vote(hold_out_members(members, np.zeros(50, dtype=np.int64))) == VotePool(weights=(1 / 3,) * 3)
 
 
 @pytest.mark.parametrize(("members", "median", "trimmed"), [(1, 0, 0), (2, 0, 0), (3, 1, 1), (4, 1, 1), (10, 4, 2)])
