@@ -1,7 +1,9 @@
-"""The command line: `stacknorm train | evaluate | predict`. Each command lives in `stacknorm.commands`."""
+"""The command line of `stacknorm`; each command lives in `stacknorm.commands`."""
 
 import typer
 
+from stacknorm.commands import bundle
+from stacknorm.commands.convert import convert
 from stacknorm.commands.evaluate import evaluate
 from stacknorm.commands.predict import predict
 from stacknorm.commands.train import train
@@ -16,3 +18,5 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(evaluate)
 app.command()(train)
+app.add_typer(bundle.app, name="bundle")
+app.command()(convert)

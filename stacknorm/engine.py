@@ -14,6 +14,7 @@ from stacknorm.bundle import Bundle, TaskKind, load_bundle
 from stacknorm.channel import load_channels
 from stacknorm.deadline import Deadline, wait_forever
 from stacknorm.decision import Decision, decide, tag_maps
+from stacknorm.encoder.member import FEATURES
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Text
 from stacknorm.entities import EntityFinder, Mention, load_aliases
@@ -79,6 +80,7 @@ class Engine:
         *,
         language_guard: bool = True,
         aliases: Path | None = None,
+        features: bool = False,
         member_timeout_seconds: float | None = None,
     ) -> "Engine":
         """Verify and load a bundle.
@@ -90,6 +92,7 @@ class Engine:
             form: `width` runs all members on every text, `cascade` stops early; `auto` is what the bundle has.
             language_guard: whether to abstain from texts that are certainly in a language the bundle does not know.
             aliases: a table of aliases of your own, which goes before the packaged one (`stacknorm.entities`).
+            features: whether members also give what they read, for `features`.
             member_timeout_seconds: a member that takes longer for a batch is left out of it; None waits forever.
 
         Raises:
@@ -99,7 +102,7 @@ class Engine:
         found = load_bundle(Path(bundle))
         place: Device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         chosen_form: Form = ("cascade" if found.manifest.cascade else "width") if form == "auto" else form
-        readers = load_stack(found)
+        readers = load_stack(found, features=features)
         chosen = native_precision(place) if precision == "auto" else precision
         to_device(readers, torch.device(place), DTYPES[chosen])
         wait: Waiting = wait_forever if member_timeout_seconds is None else Deadline(member_timeout_seconds)
@@ -155,7 +158,7 @@ class Engine:
     def _answer(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]]) -> list[Prediction]:
         if not texts:
             return []
-        passages, found = prepare(texts, self._setting.max_tokens, self._kinds, mentions)
+        passages, found = prepare(texts, self._setting.most_tokens, self._kinds, mentions)
         readings = self._read(passages)
         labels = {kind: self._describe(kind, passages, readings) for kind in ("single", "multi", "entity")}
         whole = labels["single"] | labels["multi"]
@@ -247,15 +250,32 @@ class Engine:
         Raises:
             PredictionError: a member failed; names it and says why.
         """
-        passages, _ = prepare(texts, self._setting.max_tokens, self._kinds, mentions or [()] * len(texts))
-        readings = Readings(len(texts))
-        self._run(frozenset().union(*self._stages), passages, np.arange(len(texts)), readings)
-        if readings.reasons:
-            raise PredictionError("; ".join(f"member {name}: {why}" for name, why in readings.reasons.items()))
+        passages, _ = prepare(texts, self._setting.most_tokens, self._kinds, mentions or [()] * len(texts))
+        readings = self._read_all(passages)
         return {
             task: decision.place(readings.of(task), len(passages.owners(decision.kind)))
             for task, decision in self._decisions.items()
         }
+
+    def features(self, texts: Sequence[Text]) -> dict[str, Probabilities]:
+        """What each member read of texts before it answered: the mean of its last states, [texts, hidden size].
+
+        Raises:
+            PredictionError: a member failed, or the engine was not loaded with `features`.
+        """
+        passages, _ = prepare(texts, self._setting.most_tokens, self._kinds, [()] * len(texts))
+        readings = self._read_all(passages)
+        if not readings.of(FEATURES):
+            raise PredictionError("features were not asked for: Engine.load(..., features=True)")
+        return dict(readings.of(FEATURES))
+
+    def _read_all(self, passages: Passages) -> Readings:
+        """Run every member on every text; one that fails is an error."""
+        readings = Readings(len(passages.texts))
+        self._run(frozenset().union(*self._stages), passages, np.arange(readings.texts), readings)
+        if readings.reasons:
+            raise PredictionError("; ".join(f"member {name}: {why}" for name, why in readings.reasons.items()))
+        return readings
 
     def pooled(self, task: str, members: Probabilities) -> Probabilities:
         """Pool and calibrate what all members say, [members, n, labels] -> [n, labels]."""

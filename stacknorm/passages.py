@@ -54,13 +54,13 @@ class Passages:
 
 
 def prepare(
-    texts: Sequence[Text], max_tokens: int, kinds: frozenset[TaskKind], mentions: Sequence[Sequence[Mention]]
+    texts: Sequence[Text], most_tokens: int, kinds: frozenset[TaskKind], mentions: Sequence[Sequence[Mention]]
 ) -> tuple[Passages, list[Mention]]:
     """Clean texts and find again in them what was found in the texts as given.
 
     Args:
         texts: as given.
-        max_tokens: of a member.
+        most_tokens: of a text that can be read; characters that lie beyond them are cut off.
         kinds: of the tasks to answer.
         mentions: of each text as given; empty where no task is about entities.
 
@@ -69,9 +69,9 @@ def prepare(
         cleaned away (in a URL) is gone.
     """
     if not kinds & {"entity", "spans"}:
-        return Passages([_clean(text, max_tokens) for text in texts], ()), []
+        return Passages([_clean(text, most_tokens) for text in texts], ()), []
     cleaned = [clean_with_origins(text if isinstance(text, str) else text[0]) for text in texts]
-    read = [_replace_first(text, truncate_text(c.text, max_tokens)) for text, c in zip(texts, cleaned, strict=True)]
+    read = [_replace_first(text, truncate_text(c.text, most_tokens)) for text, c in zip(texts, cleaned, strict=True)]
     placed = [
         (mention, n, cleaned[n].to_cleaned(mention.start, mention.end)) for n, m in enumerate(mentions) for mention in m
     ]
@@ -80,11 +80,11 @@ def prepare(
     return Passages(read, cleaned, [stretch for _, stretch in kept], words), [mention for mention, _ in kept]
 
 
-def _clean(text: Text, max_tokens: int) -> Text:
+def _clean(text: Text, most_tokens: int) -> Text:
     if isinstance(text, str):
-        return truncate_text(clean_text(text), max_tokens)
+        return truncate_text(clean_text(text), most_tokens)
     first, second = text
-    return truncate_text(clean_text(first), max_tokens), truncate_text(clean_text(second), max_tokens)
+    return truncate_text(clean_text(first), most_tokens), truncate_text(clean_text(second), most_tokens)
 
 
 def _replace_first(text: Text, first: str) -> Text:

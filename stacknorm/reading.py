@@ -43,6 +43,11 @@ class Setting:
     """`spans` task -> member -> [tags of its head, tags of the task]: words are gathered from tags of one meaning."""
     wait: Waiting
 
+    @property
+    def most_tokens(self) -> int:
+        """Of a text that can be read, in all its windows."""
+        return self.max_tokens * (self.windows.max_windows if self.windows else 1)
+
 
 def read_passages(
     reader: Reader,
@@ -115,6 +120,8 @@ class _Work:
 
     def __init__(self, rows: Sequence[Row], passages: Passages, texts: Owners, setting: Setting) -> None:
         self._rows = rows
+        self._ids = [row.ids for row in rows]
+        self._types = [row.types for row in rows]
         self._passages = passages
         self._texts = texts
         self._kinds = setting.kinds
@@ -129,8 +136,7 @@ class _Work:
 
     def batch(self, shape: _Shape, pad_id: int, device: Device) -> tuple[Batch, Mentions | None]:
         """The token ids of some rows and the mentions in them, on a device."""
-        ids, types = [row.ids for row in self._rows], [row.types for row in self._rows]
-        batch = pad(shape.places, ids, pad_id, shape.width, shape.height, types=types)
+        batch = pad(shape.places, self._ids, pad_id, shape.width, shape.height, types=self._types)
         mentions = gather_mentions(
             [(at, tokens) for at, place in enumerate(shape.places) for _, tokens in self._mentions.get(place, ())],
             shape.width,

@@ -18,11 +18,9 @@ from transformers import PreTrainedModel
 from stacknorm.bundle import Bundle, MemberSpec, verify_bases
 from stacknorm.encoder.member import Member, Mentions, first_own_layer, load_member, lower_states
 from stacknorm.encoder.tokens import Batch, load_tokenizer
-from stacknorm.encoder.trunk import encoder_of, load_classifier, load_encoder, take_lower
+from stacknorm.encoder.trunk import load_classifier, load_encoder, take_lower, token_limit
 from stacknorm.errors import BundleError
 from stacknorm.source import TOKENIZER_FILE
-
-_COUNT_FROM_PADDING = {"roberta", "mpnet"}  # their positions start after the padding token's own number
 
 MEMBER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
 """What a model raises for an input it cannot bear; anything else is a bug of ours and stops the engine."""
@@ -119,8 +117,12 @@ class Reader:
         return outcome
 
 
-def load_stack(bundle: Bundle) -> tuple[Reader, ...]:
+def load_stack(bundle: Bundle, *, features: bool = False) -> tuple[Reader, ...]:
     """Load every member of a bundle in fp32 on the processor, bases verified first.
+
+    Args:
+        bundle: the bundle.
+        features: whether all members give what they read; those that a channel joins always do.
 
     Raises:
         BundleError: a base or a member's file is missing, altered or unfit.
@@ -128,7 +130,7 @@ def load_stack(bundle: Bundle) -> tuple[Reader, ...]:
     verify_bases(bundle)
     readers: dict[tuple[str, int], list[tuple[Group, MemberSpec]]] = defaultdict(list)
     for specs in _by_base(bundle.manifest.members):
-        group = _load_group(bundle, specs)
+        group = _load_group(bundle, specs, features)
         pad_id = group.lower.config.pad_token_id
         if pad_id is None:
             raise BundleError(f"the base of member {specs[0].name} names no padding token")
@@ -156,25 +158,22 @@ def _native_task(spec: MemberSpec) -> str | None:
     return next((task for task, head in spec.heads.items() if head.pooling == "native"), None)
 
 
-def _load_group(bundle: Bundle, specs: Sequence[MemberSpec]) -> Group:
+def _load_group(bundle: Bundle, specs: Sequence[MemberSpec], features: bool) -> Group:
     root, task = bundle.base_directory(specs[0]), _native_task(specs[0])
     model = load_encoder(root) if task is None else load_classifier(root, bundle.manifest.tasks[task].kind)
     folders = [bundle.root / spec.name for spec in specs]
     shared = min(first_own_layer(spec, folder, model) for spec, folder in zip(specs, folders, strict=True))
     members = {s.name: load_member(s, folder, model, shared) for s, folder in zip(specs, folders, strict=True)}
     for name, member in members.items():
-        member.gives_features = any(name in channel.members for channel in bundle.manifest.channels)
+        member.gives_features = features or any(name in channel.members for channel in bundle.manifest.channels)
     return Group(take_lower(model, shared), members)
 
 
 def _token_limit(bundle: Bundle, groups: Sequence[Group]) -> int:
     """The manifest's limit, if every base has positions for it."""
-    for group in groups:
-        config = encoder_of(group.lower).config
-        skipped = config.pad_token_id + 1 if config.model_type in _COUNT_FROM_PADDING else 0
-        positions = config.max_position_embeddings - skipped
-        if bundle.manifest.max_tokens > positions:
-            raise BundleError(f"max_tokens {bundle.manifest.max_tokens} exceeds the {positions} positions of a base")
+    positions = min(token_limit(group.lower) for group in groups)
+    if bundle.manifest.max_tokens > positions:
+        raise BundleError(f"max_tokens {bundle.manifest.max_tokens} exceeds the {positions} positions of a base")
     return bundle.manifest.max_tokens
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stacknorm.bundle import Bundle, load_bundle
+from stacknorm.deadline import wait_forever
 from stacknorm.encoder.member import load_member, lower_states
 from stacknorm.encoder.tokens import pad
 from stacknorm.encoder.trunk import ARCHITECTURES, load_encoder, take_lower
@@ -28,8 +29,8 @@ def test_members_on_shared_lower_layers_say_what_they_say_apart(kind: str, tmp_p
     (reader,) = load_stack(bundle)
     tokens = [encoding.ids for encoding in reader.tokenizer.encode_batch(TEXTS)]
     batch = pad(range(len(TEXTS)), tokens, reader.pad_id, 12)
+    together = reader.read(batch, None, reader.names, wait_forever).logits
     with torch.inference_mode():
-        together = reader(batch)
         for spec in bundle.manifest.members:
             model = load_encoder(bundle.base_directory(spec))
             alone = load_member(spec, bundle.root / spec.name, model, 0)
@@ -53,7 +54,7 @@ def test_shared_layers_run_once_for_a_batch_and_texts_are_tokenised_once(tmp_pat
     (group,) = reader.groups
     calls: list[int] = []
     group.lower.encoder.layer[0].register_forward_hook(lambda *_: calls.append(0))
-    reader(pad([0], [[2, 5, 3]], reader.pad_id, 4))
+    reader.read(pad([0], [[2, 5, 3]], reader.pad_id, 4), None, reader.names, wait_forever)
     assert len(calls) == 1
 
 
