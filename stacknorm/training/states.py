@@ -42,19 +42,14 @@ class States:
         return hidden, mask
 
 
-def states_bytes(tokens: Sequence[Sequence[int]], width: int) -> int:
-    """What the states of these texts take."""
-    return sum(map(len, tokens)) * width * _BYTES_A_VALUE
-
-
-def allocate(tokens: int, width: int, file: Path) -> Tensor:
-    """Room for states, bf16 [tokens, width]: in memory, or in `file` where it is large.
+def allocate(tokens: int, width: int, file: Path, in_memory_bytes: int = IN_MEMORY_BYTES) -> Tensor:
+    """Room for states, bf16 [tokens, width]: in memory, or in `file` where they take more than `in_memory_bytes`.
 
     Raises:
         DataError: the disk has not that much room.
     """
     needed = tokens * width * _BYTES_A_VALUE
-    if needed <= IN_MEMORY_BYTES:
+    if needed <= in_memory_bytes:
         return torch.empty(tokens, width, dtype=torch.bfloat16)
     file.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(file.parent).free) < needed:
