@@ -13,6 +13,7 @@ from stacknorm.pooling.conformal import (
     measure_sets,
     measure_sets_by_label,
 )
+from stacknorm.pooling.pool import softmax
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -52,16 +53,44 @@ def test_thresholds_are_the_quantile_by_hand() -> None:
     truth = np.zeros(9, dtype=np.int64)
     for alpha, threshold in ((0.1, 0.9), (0.2, 0.8), (0.25, 0.8), (0.5, 0.5), (0.9, 0.1), (0.05, 1.0)):
         fitted = fit_class_conditional(said, truth, alpha)
-        assert fitted.thresholds == pytest.approx((threshold, 1.0))
+        assert fitted.thresholds[0] == pytest.approx(threshold)
         assert fitted(said)[:, 0].sum() == round(min(threshold, 0.9) * 10)
 
 
-def test_a_label_with_too_few_rows_is_never_ruled_out() -> None:
+def test_where_all_rows_are_too_few_no_label_is_ever_ruled_out() -> None:
     said = np.tile([0.0, 1.0], (8, 1))
     fitted = fit_class_conditional(said, np.ones(8, dtype=np.int64), 0.1)
-    assert fitted.thresholds == (1.0, 1.0)
+    assert (fitted.thresholds, fitted.shared) == ((1.0, 1.0), (0, 1))
     assert fitted(said).all()
-    assert fit_class_conditional(said.repeat(2, axis=0), np.ones(16, dtype=np.int64), 0.1).thresholds == (1.0, 0.0)
+
+
+def test_a_label_with_too_few_rows_shares_its_promise_with_the_next_rarest() -> None:
+    truth = np.repeat([0, 1, 2, 3], [4, 3, 20, 400])
+    scores = np.concatenate([np.full(4, 0.3), np.full(3, 0.2), np.linspace(0.4, 0.59, 20), np.full(400, 0.01)])
+    said = np.zeros((427, 4))
+    said[np.arange(427), truth] = 1 - scores
+    fitted = fit_class_conditional(said, truth, 0.1)
+    assert fitted.shared == (0, 1)
+    rank_of_27, rank_of_20 = np.sort(scores[:27])[25], np.sort(scores[7:27])[18]  # ceil(28 * 0.9), ceil(21 * 0.9)
+    assert fitted.thresholds == pytest.approx((rank_of_27, rank_of_27, rank_of_20, 0.01))
+    assert fit_class_conditional(said, truth, 0.3).shared == ()  # three rows are enough for that
+
+
+def test_labels_that_share_a_promise_keep_it_together() -> None:
+    random = np.random.default_rng(2)
+    rare = np.array([0.003] * 6)
+    prior = np.append(rare, (1 - rare.sum()) / 2 * np.ones(2))
+    hits = tried = abstained = 0
+    for _ in range(300):
+        truth = random.choice(8, size=1200, p=prior)
+        said = softmax(random.normal(size=(1200, 8)) + 3 * np.eye(8)[truth])
+        sets = fit_class_conditional(said[:600], truth[:600], 0.1)(said[600:])
+        is_rare = truth[600:] < 6
+        hits += sets[np.arange(600), truth[600:]][is_rare].sum()
+        tried += is_rare.sum()
+        abstained += (sets.sum(axis=1) != 1).mean()
+    assert hits / tried > 0.88
+    assert abstained / 300 < 0.5
 
 
 @given(seeds)

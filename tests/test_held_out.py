@@ -63,6 +63,7 @@ def test_labels_of_one_text_become_binary_rows_that_stay_together() -> None:
     members, applies = random.uniform(size=(2, 6, 3)), random.uniform(size=(6, 3)) < 0.5
     held_out = HeldOut.of_labels(members, applies, np.arange(6), (UNLISTED, UNLISTED), np.arange(6) % 2)
     assert held_out.members.shape == (2, 18, 2)
+    assert held_out.prints.tolist() == [row // 3 for row in range(18)]
     right = np.where(applies, members, 1 - members).mean(axis=0)
     assert nll(mean_pool(2)(held_out.members), held_out.truth) == pytest.approx(-np.log(right).mean())
     for _, rows in held_out.split(3, seed=0):

@@ -3,6 +3,10 @@
 Split conformal prediction with a threshold for each label (Mondrian; Vovk et al. 2005, section 4.5; Sadinle et al.
 2019): where calibration and new rows are exchangeable, the set holds the true label with probability at least
 1 - alpha, given that label. A promise over all rows together would let a common label pay for a rare one.
+
+A label with fewer than 1 / alpha - 1 calibration rows allows no such promise. To rule it out nowhere would be safe and
+useless: one such label among twenty is in every set, and no text is ever labelled with one label alone. It shares its
+promise with the next rarest labels instead (Ding et al. 2023, section 3.2, do so with all rare ones).
 """
 
 from dataclasses import dataclass
@@ -30,6 +34,8 @@ class ClassConditional(Frozen):
     """The share of rows of each label whose set may lack it."""
     thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=2)
     """1 rules a label out nowhere."""
+    shared: tuple[int, ...] = ()
+    """Positions of the labels that had too few rows: the promise holds for each and the next rarest together."""
 
     def __call__(self, probabilities: Probabilities) -> Sets:
         """Find the labels that cannot be ruled out, [n, c] -> [n, c]; none at all is possible."""
@@ -39,7 +45,8 @@ class ClassConditional(Frozen):
 def fit_class_conditional(probabilities: Probabilities, truth: Truth, alpha: float) -> ClassConditional:
     """Find the thresholds: of each label's n scores the ceil((n + 1)(1 - alpha))-th smallest.
 
-    A label with too few rows for that, fewer than 1 / alpha - 1, is never ruled out.
+    A label with fewer than 1 / alpha - 1 rows counts those of the rarest labels as its own until there are enough;
+    where all rows are too few, no label is ever ruled out.
 
     Args:
         probabilities: calibrated, on rows that neither members nor pool nor calibrator were fitted on, [n, c]
@@ -47,10 +54,20 @@ def fit_class_conditional(probabilities: Probabilities, truth: Truth, alpha: flo
         truth: labels [n].
         alpha: the share of rows of each label that may be missed, such as 0.1.
     """
-    labels = probabilities.shape[1]
     scores = 1 - probabilities[np.arange(len(truth)), truth]
-    thresholds = [_quantile(scores[truth == label], alpha) for label in range(labels)]
-    return ClassConditional(alpha=alpha, thresholds=tuple(thresholds))
+    counts = np.bincount(truth, minlength=probabilities.shape[1])
+    least = ceil(1 / alpha - 1 - _ROUNDING)
+    rarest = np.argsort(counts, kind="stable")
+    thresholds = []
+    for label in range(len(counts)):
+        counted = truth == label
+        for other in rarest:
+            if counted.sum() < least:
+                counted = counted | (truth == other)
+        thresholds.append(_quantile(scores[counted], alpha))
+    return ClassConditional(
+        alpha=alpha, thresholds=tuple(thresholds), shared=tuple(np.flatnonzero(counts < least).tolist())
+    )
 
 
 @dataclass(frozen=True, slots=True)
