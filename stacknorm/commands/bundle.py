@@ -20,6 +20,8 @@ app = typer.Typer(help="See, verify, fetch and make bundles.", no_args_is_help=T
 
 _Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A packaged bundle's name, or a directory.")]
 
+_METRICS = ("accuracy", "macro_f1", "nll", "brier", "ece")
+
 
 @app.command("list")
 def list_bundles() -> None:
@@ -264,7 +266,10 @@ def _table_tasks(bundle: "Bundle") -> "Table":
     for task, spec in bundle.manifest.tasks.items():
         serving = zip(bundle.manifest.members_of(task), spec.pool.weights, strict=True)
         pool = f"{spec.pool.kind}: " + ", ".join(f"{name} {weight:.2f}" for name, weight in serving)
-        table.add_row(task, ", ".join(spec.labels), pool, spec.calibrator.kind if spec.calibrated else "not calibrated")
+        calibrator: str = spec.calibrator.kind if spec.calibrated else "not calibrated"
+        if spec.fitted_on is not None:
+            calibrator += f"\nfitted on {spec.fitted_on.rows:,} rows of {spec.fitted_on.file}"
+        table.add_row(task, ", ".join(spec.labels), pool, calibrator)
     return table
 
 
@@ -272,10 +277,9 @@ def _table_scores(bundle: "Bundle") -> "Iterator[Table]":
     from rich.table import Table
 
     for task, scores in bundle.manifest.scores.items():
-        metrics = list(next(iter(scores.values())))
-        table = Table(task, *metrics, title="held-out scores, with 95 % intervals", title_justify="left")
+        table = Table(task, *_METRICS, title="held-out scores, with 95 % intervals", title_justify="left")
         for name, values in scores.items():
-            cells = (f"{v.value:.3f}\n{v.low:.3f} to {v.high:.3f}" for v in (values[metric] for metric in metrics))
+            cells = (f"{v.value:.3f}\n{v.low:.3f} to {v.high:.3f}" for v in (values[metric] for metric in _METRICS))
             table.add_row(name, *cells)
         yield table
 
