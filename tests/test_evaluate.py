@@ -7,7 +7,8 @@ from safetensors.numpy import save_file
 
 from stacknorm.bundle import load_bundle, save_manifest
 from stacknorm.errors import DataError
-from stacknorm.evaluation.evaluate import Evaluation, Question, evaluate_bundle
+from stacknorm.evaluation.evaluate import Evaluation, evaluate_bundle
+from stacknorm.evaluation.trial import Question
 from stacknorm.source import digest_files
 from stacknorm.text import fingerprints
 from tiny_bases import WORDS, write_tiny_bundle
@@ -17,7 +18,7 @@ METRICS = ["accuracy", "macro_f1", "nll", "brier", "ece", "classwise_ece", "aurc
 
 
 def evaluate(bundle: Path, data: Path, order: Sequence[str] = (), task: str = "sentiment") -> Evaluation:
-    return evaluate_bundle(Question(str(bundle), data, task, tuple(order)), NOW)
+    return evaluate_bundle(str(bundle), Question(data, task, tuple(order)), NOW, with_costs=False)
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_an_evaluation_is_printed_and_written_as_json(bundle: str, tmp_path: Pat
     )
     assert done.exit_code == 0, done.output
     assert "all rows (3)" in done.stdout
-    assert "Against first" in done.stdout
+    assert "its best member first" in done.stdout
     record = json.loads(out.read_text())
     assert set(record["official"]["members"]) == {"first", "second"}
     assert record["official"]["best_member"] == "first"

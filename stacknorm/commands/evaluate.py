@@ -25,7 +25,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="A file that was trained on, beside what the bundle knows of itself; may be repeated."),
     ] = None,
+    cost: Annotated[bool, typer.Option(help="Measure texts a second of the stack and of each member alone.")] = True,
     json: Annotated[Path | None, typer.Option(help="Also write every number to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write one page with pictures, which loads nothing.")] = None,
 ) -> None:
     r"""Score a bundle on labelled rows: the stack and each member, with 95 % bootstrap intervals.
 
@@ -33,20 +35,24 @@ def evaluate(
     on. The stack is compared, row by row, with the member that was best before it saw these rows. Needs the extra:
     pip install 'stacknorm\[train]'. What each number means: docs/evaluation.md.
 
-    Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral
+    Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral --html report.html
     """
     with plain_errors():
         try:
-            from stacknorm.evaluation.evaluate import Question, evaluate_bundle
+            from stacknorm.evaluation.evaluate import evaluate_bundle
+            from stacknorm.evaluation.page import render_evaluation
             from stacknorm.evaluation.report import as_json, print_evaluation
+            from stacknorm.evaluation.trial import Question
         except ModuleNotFoundError as exc:
             raise DataError(f"evaluating needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 
-        question = Question(bundle, data, task, split_labels(labels), tuple(train or ()))
-        evaluation = evaluate_bundle(question, datetime.now(UTC))
+        question = Question(data, task, split_labels(labels), tuple(train or ()))
+        evaluation = evaluate_bundle(bundle, question, datetime.now(UTC), with_costs=cost)
         print_evaluation(evaluation, open_console())
         if json is not None:
             json.write_bytes(as_json(evaluation))
+        if html is not None:
+            html.write_text(render_evaluation(evaluation), encoding="utf-8")
 
 
 def split_labels(labels: str) -> tuple[str, ...]:

@@ -1,31 +1,34 @@
 """Score a bundle on labelled rows: every member and the stack side by side, with intervals, and clean of leaks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
 from stacknorm.bundle import Bundle, load_bundle
-from stacknorm.dataset import Row, read_labelled
 from stacknorm.engine import Engine
-from stacknorm.errors import DataError
+from stacknorm.evaluation.abstention import Withheld, find_withheld
 from stacknorm.evaluation.answers import Answers
+from stacknorm.evaluation.bootstrap import Rows
+from stacknorm.evaluation.cost import Costs, load_members, measure_costs
+from stacknorm.evaluation.depth import CascadeScore, score_cascade
 from stacknorm.evaluation.leaks import Leaks, audit, seen_prints
 from stacknorm.evaluation.mistakes import Mistake, worst_mistakes
-from stacknorm.evaluation.part import Part, Systems, score_part
-from stacknorm.evaluation.protocol import Protocol, Scored, look_at_machine
+from stacknorm.evaluation.part import Part, score_part
+from stacknorm.evaluation.protocol import Protocol, describe_stack, look_at_machine
+from stacknorm.evaluation.trial import Question, Sheet, ask, ask_cascade, read_sheet, task_of
 from stacknorm.source import digest_file
 from stacknorm.text import fingerprints
 
 STACK = "stack"
+CASCADE = "cascade"
 _MISTAKES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of a bundle on one file."""
+    """Scores of a bundle on one file, for a task with one label a row."""
 
     protocol: Protocol
     official: Part
@@ -33,81 +36,78 @@ class Evaluation:
     clean: Part | None
     """On rows whose text was not trained on; none where that is not known, or every row was."""
     leaks: Leaks
+    withheld: Withheld
+    cascade: CascadeScore | None
+    """None where the bundle has no cascade."""
+    costs: Costs | None
+    """Of `stack`, `cascade` and each member; None where they were not measured."""
     mistakes: tuple[Mistake, ...]
     """Most confident first; on all rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a bundle is asked: a task of it, on the labelled rows of a file."""
-
-    bundle: str
-    data: Path
-    task: str
-    order: tuple[str, ...] = ()
-    """What integer labels in the file mean."""
-    training_files: tuple[Path, ...] = ()
-    """Rows whose text stands in one of these count as leaked, beside those the bundle itself was trained on."""
-
-
-def evaluate_bundle(question: Question, now: datetime) -> Evaluation:
+def evaluate_bundle(name: str, question: Question, now: datetime, *, with_costs: bool = True) -> Evaluation:
     """Evaluate a bundle on a labelled file.
+
+    Args:
+        name: of a packaged bundle, or a directory.
+        question: task and file.
+        now: stands in the protocol.
+        with_costs: whether to measure texts a second as well.
 
     Raises:
         BundleError: the bundle cannot be loaded.
         DataError: the file cannot be used, or the bundle has no such task.
     """
-    bundle = load_bundle(question.bundle)
-    rows = _read(bundle, question)
-    texts = [row.text for row in rows]
-    engine = Engine.load(bundle.root)
-    systems = _ask(bundle, engine, question.task, rows)
-    prints = fingerprints(texts)
+    bundle = load_bundle(name)
+    spec = task_of(bundle, question.task)
+    sheet = read_sheet(spec, question)
+    engines = _load(bundle)
+    systems = ask(bundle, engines[STACK], question.task, sheet)
+    prints = fingerprints(sheet.row_texts)
     seen = seen_prints(bundle, question.training_files)
     leaked = None if seen is None else np.isin(prints, seen)
+    costs = _measure(bundle, engines, question.task, sheet) if with_costs else None
+    cascade = ask_cascade(engines[CASCADE], question.task, sheet, systems.stack) if CASCADE in engines else None
     return Evaluation(
         protocol=Protocol(
             task=question.task,
+            kind=spec.kind,
             labels=systems.stack.labels,
             data=question.data.name,
             data_sha256=digest_file(question.data),
-            rows=len(rows),
-            stacks=(describe_stack(bundle, engine, question.task),),
+            rows=len(sheet.truth),
+            stacks=(describe_stack(bundle, engines[STACK], question.task),),
             machine=look_at_machine(),
             made_at=now.isoformat(timespec="seconds"),
         ),
-        official=score_part(systems),
-        clean=None if leaked is None or leaked.all() else score_part(systems.only(~leaked)),
+        official=score_part(systems, spec.conformal),
+        clean=None if leaked is None or leaked.all() else score_part(systems.only(~leaked), spec.conformal),
         leaks=audit(prints, systems.stack, leaked),
-        mistakes=worst_mistakes(systems, texts, leaked, _MISTAKES),
+        withheld=find_withheld(bundle.manifest, sheet.row_texts, systems.stack),
+        cascade=_weigh(bundle, systems.stack, cascade, costs),
+        costs=costs,
+        mistakes=worst_mistakes(systems, sheet.shown, leaked, _MISTAKES),
     )
 
 
-def describe_stack(bundle: Bundle, engine: Engine, task: str) -> Scored:
-    """What a protocol says of a stack."""
-    spec = bundle.manifest.tasks[task]
-    return Scored(
-        name=engine.identity.name,
-        digest=engine.identity.digest,
-        precision=engine.precision,
-        device=engine.device,
-        max_tokens=bundle.manifest.max_tokens,
-        calibrated=spec.calibrated,
-        member_temperatures=bool(spec.member_temperatures),
-    )
+def _load(bundle: Bundle) -> dict[str, Engine]:
+    """The stack in width, and in depth where the bundle has a cascade."""
+    engines = {STACK: Engine.load(bundle.root, form="width", language_guard=False)}
+    if bundle.manifest.cascade is not None:
+        engines[CASCADE] = Engine.load(bundle.root, form="cascade", language_guard=False)
+    return engines
 
 
-def _read(bundle: Bundle, question: Question) -> list[Row]:
-    tasks = bundle.manifest.tasks
-    if question.task not in tasks:
-        raise DataError(f"bundle {bundle.manifest.name} has no task {question.task!r}, only {', '.join(tasks)}")
-    return read_labelled(question.data, tasks[question.task].space(question.task), question.order)
+def _measure(bundle: Bundle, engines: Mapping[str, Engine], task: str, sheet: Sheet) -> Costs:
+    members = bundle.manifest.members_of(task)
+    single = load_members(bundle, members, engines[STACK]) if len(members) > 1 else {}
+    return measure_costs({**engines, **single}, sheet)
 
 
-def _ask(bundle: Bundle, engine: Engine, task: str, rows: Sequence[Row]) -> Systems:
-    spec = bundle.manifest.tasks[task]
-    members = engine.member_probabilities([row.text for row in rows])[task]
-    truth = np.array([row.label for row in rows], dtype=np.int64)
-    stack = Answers(spec.labels, engine.pooled(task, members), truth, np.arange(len(rows)))
-    named = zip(bundle.manifest.members_of(task), members, strict=True)
-    return Systems(stack, {name: stack.by(probabilities) for name, probabilities in named}, spec.best_member)
+def _weigh(
+    bundle: Bundle, width: Answers, cascade: tuple[Answers, Rows] | None, costs: Costs | None
+) -> CascadeScore | None:
+    if cascade is None or bundle.manifest.cascade is None:
+        return None
+    cost = costs.ratio(CASCADE, STACK) if costs else None
+    return score_cascade(bundle.manifest.cascade, width, *cascade, cost)

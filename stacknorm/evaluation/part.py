@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stacknorm.bundle import Interval
+from stacknorm.evaluation.abstention import SetScores, score_sets
 from stacknorm.evaluation.answers import Answers, Chosen
 from stacknorm.evaluation.classes import (
     Bin,
@@ -17,6 +18,7 @@ from stacknorm.evaluation.classes import (
 )
 from stacknorm.evaluation.metrics import score
 from stacknorm.evaluation.paired import Paired, compare_answers
+from stacknorm.pooling.conformal import ClassConditional
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,11 @@ class Part:
     """True label down, given label across."""
     reliability: tuple[Bin, ...]
     risk_coverage: tuple[Kept, ...]
+    sets: SetScores | None
+    """None where the bundle has no conformal thresholds."""
 
 
-def score_part(systems: Systems) -> Part:
+def score_part(systems: Systems, conformal: ClassConditional | None = None) -> Part:
     """Score a stack and its members."""
     stack = systems.stack
     return Part(
@@ -69,6 +73,7 @@ def score_part(systems: Systems) -> Part:
         confusion=confuse(stack),
         reliability=reliability(stack),
         risk_coverage=risk_coverage(stack),
+        sets=score_sets(stack, conformal),
     )
 
 

@@ -3,12 +3,14 @@
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from stacknorm.bundle import Bundle, TaskKind
+from stacknorm.engine import Engine
 from stacknorm.evaluation.bootstrap import RESAMPLES, SEED
 
 CLEANING = "HTML unescaped, URLs removed, whitespace folded"
@@ -44,6 +46,7 @@ class Protocol:
     """Everything one needs to get the same numbers again."""
 
     task: str
+    kind: TaskKind
     labels: tuple[str, ...]
     data: str
     data_sha256: str
@@ -57,7 +60,25 @@ class Protocol:
     resamples: int = RESAMPLES
     seed: int = SEED
     interval: str = "95 % percentile bootstrap"
-    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def drawn(self) -> str:
+        """What a resample draws."""
+        return "texts, each with all its mentions" if self.kind == "entity" else "rows"
+
+
+def describe_stack(bundle: Bundle, engine: Engine, task: str) -> Scored:
+    """What a protocol says of a stack."""
+    spec = bundle.manifest.tasks[task]
+    return Scored(
+        name=engine.identity.name,
+        digest=engine.identity.digest,
+        precision=engine.precision,
+        device=engine.device,
+        max_tokens=bundle.manifest.max_tokens,
+        calibrated=spec.calibrated,
+        member_temperatures=bool(spec.member_temperatures),
+    )
 
 
 def look_at_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:

@@ -8,23 +8,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stacknorm.bundle import Interval
 from stacknorm.evaluation.evaluate import Evaluation
-from stacknorm.evaluation.leaks import Leaks
-from stacknorm.evaluation.paired import Paired
 from stacknorm.evaluation.part import Part, confusions
-from stacknorm.evaluation.protocol import Protocol
+from stacknorm.evaluation.sentences import (
+    TITLES,
+    cascade_sentences,
+    cost_sentence,
+    leak_sentences,
+    member_sentence,
+    protocol_sentences,
+    set_sentences,
+    spell,
+    spell_best,
+    withheld_sentence,
+)
 from stacknorm.frozen import Frozen
 
-TITLES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "nll": "NLL (nats)",
-    "brier": "Brier",
-    "ece": "ECE",
-    "classwise_ece": "classwise ECE",
-    "aurc": "AURC",
-}
 _CONFUSIONS = 5
 
 
@@ -47,15 +46,28 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(f"[bold]{stack.name}[/] on {evaluation.protocol.data}, {evaluation.protocol.task}", highlight=False)
     console.print(_score_table(evaluation))
     console.print(_member_table(shown, f"Members, {which}"))
-    for sentence in paired_sentences(shown):
-        console.print(Text(sentence))
+    console.print(Text(spell_best(shown)))
     console.print()
     console.print(_class_table(shown, f"Labels, {which}"))
     for count, truth, given in confusions(shown, _CONFUSIONS):
         console.print(Text(f"{count:5,} times {truth} was taken for {given}"))
     console.print()
-    for line in (*leak_sentences(evaluation.leaks), *protocol_sentences(evaluation.protocol)):
+    for line in _findings(evaluation, shown):
+        console.print(Text(line))
+    console.print()
+    for line in (member_sentence(evaluation.protocol), *protocol_sentences(evaluation.protocol)):
         console.print(Text(line), style="dim")
+
+
+def _findings(evaluation: Evaluation, shown: Part) -> Iterator[str]:
+    yield from leak_sentences(evaluation.leaks)
+    yield withheld_sentence(evaluation.withheld)
+    if shown.sets is not None:
+        yield from set_sentences(shown.sets)
+    if evaluation.cascade is not None:
+        yield from cascade_sentences(evaluation.cascade)
+    if evaluation.costs is not None:
+        yield cost_sentence(evaluation.costs)
 
 
 def _score_table(evaluation: Evaluation) -> Table:
@@ -84,59 +96,3 @@ def _class_table(part: Part, title: str) -> Table:
     for one in part.classes:
         table.add_row(one.label, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", f"{one.rows:,}")
     return table
-
-
-def paired_sentences(part: Part) -> Iterator[str]:
-    """The stack against its best member, in words."""
-    best = part.best_member
-    yield f"Against {best}, chosen before these rows: the stack is {spell_paired(part.paired[best])}"
-
-
-def spell_paired(paired: Paired) -> str:
-    """`better by 1.1 points of accuracy (0.3 to 1.9) ...`."""
-    points = paired.accuracy
-    direction = "better" if points.value > 0 else "worse" if points.value < 0 else "equal"
-    low, high = sorted((points.low, points.high)) if points.value >= 0 else sorted((-points.low, -points.high))
-    return (
-        f"{direction} by {abs(100 * points.value):.1f} points of accuracy ({100 * low:.1f} to {100 * high:.1f}), "
-        f"alone right on {paired.only_ours_right:,} rows and alone wrong on {paired.only_theirs_right:,} "
-        f"(McNemar p = {paired.mcnemar_p:.2g}); NLL {paired.nll.value:+.4f} ({paired.nll.low:+.4f} to "
-        f"{paired.nll.high:+.4f})."
-    )
-
-
-def leak_sentences(leaks: Leaks) -> Iterator[str]:
-    """The leak audit in words."""
-    if leaks.leaked is None:
-        yield "Leaks: the bundle does not say what it was trained on; name the files with --train."
-    elif not leaks.leaked_accuracy:
-        yield f"Leaks: none of {leaks.rows:,} rows was trained on."
-    else:
-        found = leaks.leaked_accuracy
-        yield (
-            f"Leaks: {leaks.leaked:,} of {leaks.rows:,} rows ({leaks.leaked / leaks.rows:.1%}) were trained on; "
-            f"accuracy on those {spell(found)}."
-        )
-    yield f"In the file: {leaks.repeated:,} rows repeat an earlier text, {leaks.contradictory:,} texts have two labels."
-
-
-def protocol_sentences(protocol: Protocol) -> Iterator[str]:
-    """The protocol in words."""
-    yield f"Data: {protocol.data}, {protocol.rows:,} rows, sha256 {protocol.data_sha256}."
-    for stack in protocol.stacks:
-        yield (
-            f"Stack: {stack.name}, digest {stack.digest}, {stack.precision} on {stack.device}, "
-            f"texts cut at {stack.max_tokens} tokens."
-        )
-    yield (
-        f"Cleaning: {protocol.cleaning}. The same text: {protocol.same_text}. Intervals: {protocol.interval}, "
-        f"{protocol.resamples:,} resamples, seed {protocol.seed}."
-    )
-    machine = protocol.machine
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    yield f"Machine: {machine.processor}, {machine.cores} cores; {versions}."
-
-
-def spell(found: Interval) -> str:
-    """`0.877 (0.864 to 0.890)`."""
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"

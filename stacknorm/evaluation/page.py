@@ -1,0 +1,108 @@
+"""An evaluation as one HTML page that loads nothing and runs no script.
+
+Every text of a user is escaped by the templates; pictures are SVG drawn in them, with a table behind each.
+"""
+
+from collections.abc import Mapping
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stacknorm.bundle import Interval
+from stacknorm.evaluation.axes import Axis, axis_over
+from stacknorm.evaluation.evaluate import STACK, Evaluation
+from stacknorm.evaluation.part import Part, confusions
+from stacknorm.evaluation.sentences import (
+    TITLES,
+    cascade_sentences,
+    leak_sentences,
+    member_sentence,
+    set_sentences,
+    spell,
+    spell_best,
+    spell_percent,
+    withheld_sentence,
+)
+
+_TILES = ("accuracy", "macro_f1", "nll", "ece", "aurc")
+_IN_PERCENT = {"accuracy", "macro_f1"}
+_CONFUSIONS = 5
+_Scores = Mapping[str, Mapping[str, Interval]]
+
+
+def render_evaluation(evaluation: Evaluation) -> str:
+    """The page."""
+    shown = evaluation.clean or evaluation.official
+    systems: _Scores = {STACK: shown.stack, **shown.members}
+    return (
+        _environment()
+        .get_template("evaluation.html.j2")
+        .render(
+            evaluation=evaluation,
+            protocol=evaluation.protocol,
+            shown=shown,
+            parts={"all rows": evaluation.official} | ({"clean rows": evaluation.clean} if evaluation.clean else {}),
+            systems=systems,
+            axes=_axes(systems, shown),
+            titles=TITLES,
+            tiles={metric: TITLES[metric] for metric in _TILES},
+            best_sentence=spell_best(shown),
+            member_sentence=member_sentence(evaluation.protocol),
+            leak_sentences=tuple(leak_sentences(evaluation.leaks)),
+            set_sentences=tuple(set_sentences(shown.sets)) if shown.sets else (),
+            withheld_sentence=withheld_sentence(evaluation.withheld),
+            cascade_sentences=tuple(cascade_sentences(evaluation.cascade)) if evaluation.cascade else (),
+            confusions=confusions(shown, _CONFUSIONS),
+        )
+    )
+
+
+def _axes(systems: _Scores, shown: Part) -> Mapping[str, Axis]:
+    metrics = {metric: axis_over(_pluck(systems, metric).values()) for metric in ("accuracy", "nll", "ece")}
+    return metrics | {"risk": axis_over((point.risk for point in shown.risk_coverage), from_zero=True, ticks=5)}
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("stacknorm.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "spell": spell,
+        "spell_percent": spell_percent,
+        "figure": _figure,
+        "range": _range,
+        "points": _points,
+        "signed": _signed,
+        "pluck": _pluck,
+        "shorten": _shorten,
+    }
+    return made
+
+
+def _figure(found: Interval, metric: str) -> str:
+    return f"{100 * found.value:.1f} %" if metric in _IN_PERCENT else f"{found.value:.3f}"
+
+
+def _range(found: Interval, metric: str) -> str:
+    if metric in _IN_PERCENT:
+        return f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+    return f"{found.low:.3f} to {found.high:.3f}"
+
+
+def _points(found: Interval) -> str:
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _signed(found: Interval) -> str:
+    return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+
+
+def _pluck(systems: _Scores, metric: str) -> Mapping[str, Interval]:
+    return {name: scores[metric] for name, scores in systems.items()}
+
+
+def _shorten(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
