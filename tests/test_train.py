@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_training_gives_a_bundle_that_has_learnt_and_says_how_well(trained: Path
     assert "Toy moods" in card
     assert "stacknorm train train.toml" in card
     assert not (trained / ".training").exists()
+
+
+def test_an_adapter_names_its_base_as_the_config_does_and_not_where_it_lay(trained: Path) -> None:
+    config = json.loads((trained / "one" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "base"
+    assert str(trained.parent) not in (trained / "bundle.json").read_text()
 
 
 def test_every_epoch_is_told_in_one_line(trained: Path) -> None:

@@ -20,7 +20,7 @@ def train(
     ] = None,
     search: Annotated[
         int | None,
-        typer.Option(min=1, help="No bundle, but this many trials over the config's [search] table, and best.toml."),
+        typer.Option(min=1, help="No bundle, but this many trials over the config's \\[search] table, and best.toml."),
     ] = None,
 ) -> None:
     r"""Train every member, fit pools and calibrators on rows no member was trained on, and write a bundle.

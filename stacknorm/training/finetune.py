@@ -369,7 +369,7 @@ def _write(session: _Session, standing: Standing, folder: Path) -> None:
     """Write everything beside `folder`, then rename: a half-written member is never taken for a finished one."""
     draft = folder.with_name(folder.name + ".part")
     draft.mkdir(parents=True, exist_ok=True)
-    write_trainee(session.trainee, session.ground.base, session.member.base[0], draft)
+    write_trainee(session.trainee, session.ground.base, draft)
     save_file(_answers(session, session.split.judge), draft / _ANSWERS_FILE)
     cost = Cost(standing.seconds, session.ground.precision, standing.best_epoch)
     (draft / _COST_FILE).write_text(json.dumps(asdict(cost)), encoding="utf-8")

@@ -34,7 +34,7 @@ from stacknorm.training.finetune import Cost, task_nll
 from stacknorm.training.plan import Plan
 from stacknorm.training.recipe import MemberRecipe, TaskRecipe
 from stacknorm.training.targets import head_labels, head_pooling
-from stacknorm.training.trainee import base_files, member_files
+from stacknorm.training.trainee import base_files, member_files, name_base
 
 RECIPE_FILE = "train.toml"
 
@@ -94,6 +94,8 @@ def write_bundle(
         target.mkdir(parents=True, exist_ok=True)
         for file in (*member_files(member), *base_files(member)):
             shutil.copyfile(folders[member.name] / file, target / file)
+        if member.mode == "lora":
+            name_base(target, member.base[0])
     (plan.out / RECIPE_FILE).write_bytes(plan.config.read_bytes())
     (plan.out / FINGERPRINTS_FILE).write_bytes(save({"fingerprints": np.unique(plan.corpus.prints)}))
     bundle = save_manifest(plan.out, _manifest(plan, fitted, costs))

@@ -129,13 +129,12 @@ def _free_layers(encoder: PreTrainedModel, first: int, random_seed: int | None) 
     layers[first:].requires_grad_(requires_grad=True)
 
 
-def write_trainee(trainee: Trainee, base: Path, reference: str, folder: Path) -> None:
+def write_trainee(trainee: Trainee, base: Path, folder: Path) -> None:
     """Write what a bundle holds of a trained member, in fp16.
 
     Args:
         trainee: its weights are those to ship.
         base: directory of the base it was made from.
-        reference: how the config names that base.
         folder: exists; gets heads and adapter, or heads and a whole base.
     """
     _save(folder / HEADS_FILE, {k.replace(".1.", "."): v for k, v in trainee.model.heads.state_dict().items()})
@@ -146,17 +145,19 @@ def write_trainee(trainee: Trainee, base: Path, reference: str, folder: Path) ->
         return
     # Embeddings are never trained here; left to itself, peft asks the hub whether they could have been.
     _save(folder / ADAPTER_WEIGHTS_FILE, get_peft_model_state_dict(trainee.adapted, save_embedding_layers=False))
-    config = json.dumps(_adapter_config(trainee.adapted, reference), indent=2, sort_keys=True)
-    (folder / ADAPTER_CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+    config = trainee.adapted.peft_config["default"].to_dict()
+    _write_config(folder, config | {"inference_mode": True, "target_modules": sorted(config["target_modules"])})
 
 
-def _adapter_config(adapted: peft.PeftModel, reference: str) -> dict[str, Any]:
-    config = adapted.peft_config["default"].to_dict()
-    return config | {
-        "base_model_name_or_path": reference,
-        "inference_mode": True,
-        "target_modules": sorted(config["target_modules"]),
-    }
+def name_base(folder: Path, reference: str) -> None:
+    """Let an adapter's configuration name its base as the bundle does, wherever it lay when it was trained."""
+    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_bytes())
+    _write_config(folder, config | {"base_model_name_or_path": reference})
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / ADAPTER_CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
