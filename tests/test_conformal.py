@@ -126,3 +126,10 @@ def test_sets_are_read_from_a_file_as_they_were_written_and_thresholds_are_score
     assert ClassConditional.model_validate_json(fitted.model_dump_json()) == fitted
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         ClassConditional(alpha=0.1, thresholds=(0.25, 1.5))
+
+
+def test_a_rank_that_is_whole_is_not_rounded_up_by_its_last_bit() -> None:
+    assert 20 * (1 - 0.45) > 11  # in floating point
+    scores = np.arange(1, 20) / 20
+    fitted = fit_class_conditional(np.stack([1 - scores, scores], axis=1), np.zeros(19, dtype=np.int64), 0.45)
+    assert fitted.thresholds[0] == pytest.approx(11 / 20)
