@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stacknorm.prediction import Prediction, TaskPrediction
+from stacknorm.prediction import EntityPrediction, Prediction, TaskPrediction
 from worker.codec import HEARTBEAT_HEADER, InputRules, to_ms
 from worker.deterministic import DeterministicEngine
 from worker.errors import Fatal, Misconfigured
-from worker.labeller import LabelledRun, advance_clock, check_engine, label_unit
+from worker.labeller import ENTITY_TASK, LabelledRun, advance_clock, check_engine, label_unit
 from worker.records import Record
 from worker.units import Run, Unit
 
@@ -155,6 +155,26 @@ def test_an_event_says_that_a_member_is_missing_or_that_the_stack_abstained():
     assert not first.abstained
     assert second.abstained_because == "language 'de'"
     assert second.sentiment is None
+
+
+def test_entities_carry_their_own_sentiment_and_symbols_that_no_text_names_come_without():
+    def stance(label: str, start: int, scheme: str = "symbol", entity: str = "ACME") -> EntityPrediction:
+        shares = {"negative": 0.1, "neutral": 0.1, "positive": 0.1} | {label: 0.8}
+        return EntityPrediction(
+            scheme, entity, start, start + 4, {ENTITY_TASK: TaskPrediction(label, shares, 0.6, 0.1, 0.7)}
+        )
+
+    class Entities(DeterministicEngine):
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            said = (stance("negative", 0), stance("positive", 9), stance("negative", 20, "authority", "Central Bank"))
+            return [replace(prediction, entities=said) for prediction in super().predict(texts)]
+
+    item = raw(1, title="Acme and $ACME, says the Central Bank", symbols=["acme", "XYZ"])
+    (event,) = label(item, engine=Entities()).events
+    acme, bank, listed = event.entities
+    assert (acme.id, acme.scheme, acme.sentiment.score) == ("ACME", "symbol", 0)
+    assert (bank.id, bank.scheme, bank.sentiment.label) == ("Central Bank", "authority", "negative")
+    assert (listed.id, listed.sentiment) == ("XYZ", None)
 
 
 @given(st.lists(st.integers(-1, NOW_MS + 10_000)), st.none() | st.integers(0, NOW_MS))

@@ -90,12 +90,15 @@ def event_id(record: Record) -> str:
     return f"{record.topic}-{record.partition}-{record.offset}"
 
 
+def listed_symbols(item: NewsItem) -> list[str]:
+    """The item's own symbols, each once, upper case."""
+    return list(dict.fromkeys(symbol for given in item.symbols if (symbol := given.strip().upper())))
+
+
 def find_entities(item: NewsItem) -> tuple[Entity, ...]:
     """The item's symbols, then the cashtags in its text, each once, upper case."""
-    found = [*item.symbols, *_CASHTAG.findall(f"{item.title} {item.body or ''}")]
-    return tuple(
-        Entity(id=symbol, scheme="symbol") for symbol in dict.fromkeys(s.strip().upper() for s in found) if symbol
-    )
+    cashtags = (found.upper() for found in _CASHTAG.findall(f"{item.title} {item.body or ''}"))
+    return tuple(Entity(id=symbol, scheme="symbol") for symbol in dict.fromkeys([*listed_symbols(item), *cashtags]))
 
 
 def similarity_key(item: NewsItem) -> str:

@@ -1,5 +1,6 @@
 """Items -> labelled events and dead letters, one unit at a time. Pure, given an engine; runs off the event loop."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,9 +8,9 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from schemas.events import DeadLetter, InputRef, LabelledEvent, NewsItem, Sentiment, StackRef, Topic
+from schemas.events import DeadLetter, Entity, InputRef, LabelledEvent, NewsItem, Sentiment, StackRef, Topic
 from stacknorm.errors import StacknormError
-from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
+from stacknorm.prediction import EntityPrediction, Prediction, StackIdentity, TaskPrediction
 from worker import codec
 from worker.codec import InputRules
 from worker.errors import Fatal, Misconfigured, Rejected
@@ -18,6 +19,8 @@ from worker.units import Unit
 
 CANARY = "Shares rose after the company raised its outlook."
 BEST_TOPICS = 5
+ENTITY_TASK = "entity-sentiment"
+"""The task whose answers are the sentiment of an event's entities, where a stack has it."""
 MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, StacknormError, TypeError, ValueError)
 
 
@@ -205,7 +208,7 @@ def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, l
         labelled_at=labelled_at,
         sentiment=_sentiment(prediction.tasks["sentiment"]) if prediction and not because else None,
         topic=_topic(prediction.tasks["topic"]) if prediction and not because else None,
-        entities=codec.find_entities(item),
+        entities=_entities(item, prediction.entities if prediction else ()),
         status=item.status,
         revision=item.revision,
         supersedes=item.supersedes,
@@ -228,6 +231,30 @@ def _sentiment(task: TaskPrediction) -> Sentiment:
             "disagreement": task.disagreement,
         }
     )
+
+
+def _entities(item: NewsItem, said: Sequence[EntityPrediction]) -> tuple[Entity, ...]:
+    """What the stack found in the text, each once with the mean of its mentions, then the symbols it did not find.
+
+    A stack that says nothing of entities leaves them to the item's symbols and the cashtags in its text.
+    """
+    if not said:
+        return codec.find_entities(item)
+    mentions: dict[tuple[str, str], list[TaskPrediction]] = {}
+    for mention in said:
+        mentions.setdefault((mention.scheme, mention.entity), []).append(mention.tasks[ENTITY_TASK])
+    found = [Entity(id=name, scheme=scheme, sentiment=_mean(tasks)) for (scheme, name), tasks in mentions.items()]
+    listed = [Entity(id=symbol, scheme="symbol") for symbol in codec.listed_symbols(item)]
+    return (*found, *(entity for entity in listed if (entity.scheme, entity.id) not in mentions))
+
+
+def _mean(tasks: Sequence[TaskPrediction]) -> Sentiment:
+    """The sentiment of several mentions of one entity."""
+    shares = {label: sum(task.probabilities[label] for task in tasks) / len(tasks) for label in tasks[0].probabilities}
+    unsure = -sum(share * math.log(share) for share in shares.values() if share > 0)
+    split = sum(task.disagreement for task in tasks) / len(tasks)
+    best = max(shares, key=shares.__getitem__)
+    return _sentiment(TaskPrediction(best, shares, unsure, split, margin=0.0))
 
 
 def _topic(task: TaskPrediction) -> Topic:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from schemas.events import KeyType, LabelledEvent
 
 MIN_PROBABILITY = 0.5
+_SCHEMES = {"cashtag": "symbol"}
 
 
 class Key(NamedTuple):
@@ -34,11 +35,12 @@ def is_negative(event: LabelledEvent) -> bool:
 def keys_of(event: LabelledEvent) -> list[Key]:
     """The market first, since it is the parent of the others, then source, topic and entities, each once.
 
-    A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``.
+    A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
+    entity without a symbol is named by its kind: ``authority:European Central Bank``.
     """
     keys = [MARKET, Key(KeyType.source, event.source)]
     topic = event.topic
     if topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY:
         keys.append(Key(KeyType.topic, topic.label))
-    keys += dict.fromkeys(Key(KeyType.entity, f"symbol:{entity.id}") for entity in event.entities)
+    keys += dict.fromkeys(Key(KeyType.entity, f"{_SCHEMES.get(e.scheme, e.scheme)}:{e.id}") for e in event.entities)
     return keys
