@@ -14,9 +14,9 @@ from stacknorm.errors import LabelError
 from stacknorm.labels import LabelSpace
 from stacknorm.pooling.pool import Probabilities
 
-LEAST_ROWS = 20
+LEAST_ROWS = 10
 """Of each label; fewer do not tell a wrong order from bad luck."""
-LEAST_CONFIDENCE = 0.99
+LEAST_CONFIDENCE = 0.998
 LEAST_SKILL = 0.15
 """Of the way from chance to perfect; a head below it says too little about these labels to be read."""
 

@@ -193,4 +193,9 @@ def _hub_directory(location: str, *, online: bool) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as exc:
         raise BundleError(f"base 'hub:{location}' cannot be fetched: {exc}") from exc
+    if missing := [name for name in BASE_FILES if not Path(found, name).is_file()]:
+        raise BundleError(
+            f"base 'hub:{location}' has no {', '.join(missing)} at that revision, and nothing else is read; "
+            "a pickle in a copy of it becomes safetensors with: stacknorm convert"
+        )
     return Path(found)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stacknorm.bundle import load_bundle, save_manifest, verify_bases
+from stacknorm.bundle import BaseSpec, load_bundle, save_manifest, verify_bases
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
+from stacknorm.source import cached_base
 from tiny_bases import write_tiny_bundle
 
 
@@ -57,6 +58,40 @@ def test_every_file_of_a_base_is_verified_wherever_it_lies(name: str, tmp_path: 
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(BundleError, match=rf"{name} is not the file .* expected sha256 \w+, found \w+"):
         verify_bases(load_bundle(root))
+
+
+def test_a_base_that_must_be_fetched_is_missed_with_every_place_and_the_command_that_fetches_it(
+    tmp_path: Path,
+) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path))
+    wheels = "wheels:tiny-part-1..2==1.0#input/tiny.zip"
+    members = tuple(
+        member.model_copy(update={"base": BaseSpec(references=(wheels, "gone"), files=member.base.files)})
+        for member in bundle.manifest.members
+    )
+    bundle = save_manifest(bundle.root, bundle.manifest.model_copy(update={"members": members}))
+    with pytest.raises(BundleError) as caught:
+        Engine.load(bundle.root)
+    first, cached, fetched, directory, remedy = str(caught.value).splitlines()
+    assert first == "the base of member first is in none of its places:"
+    assert str(cached_base(members[0].base.files)) in cached
+    assert f"base '{wheels}' is not in the cache" in fetched
+    assert "gone is not a directory" in directory
+    assert remedy == f"fetch it with: stacknorm bundle fetch {bundle.root}"
+
+
+def test_members_on_one_base_look_for_it_in_the_places_of_all_of_them(tmp_path: Path) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path))
+    first, second = bundle.manifest.members
+    moved = first.model_copy(update={"base": BaseSpec(references=("gone",), files=first.base.files)})
+    bundle = save_manifest(bundle.root, bundle.manifest.model_copy(update={"members": (moved, second)}))
+    ((base, members),) = bundle.bases()
+    assert members == ("first", "second")
+    assert base.references == ("gone", *second.base.references)
+    place, problems = bundle.find_base(base)
+    assert place is not None
+    assert place.directory == tmp_path / "base"
+    assert len(problems) == 2
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
