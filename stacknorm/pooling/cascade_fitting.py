@@ -30,7 +30,7 @@ def fit_stage(held_out: HeldOut, members: Sequence[int], whole: Probabilities, m
     Args:
         held_out: rows that no member was trained on.
         members: positions of those that have run, at least one.
-        whole: what the whole stack says of the rows, fitted without each (`Decision.probabilities`), [n, c].
+        whole: what the whole stack says of the rows, fitted without each (`Choice.probabilities`), [n, c].
         max_loss: accuracy that stopping may cost on these rows, such as 0.002.
     """
     decision = choose(replace(held_out, members=held_out.members[list(members)]))

@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decision:
+class Choice:
     """The chosen pool and calibrator, fitted on all held-out rows, and why they were chosen."""
 
     pool: Pool
@@ -44,7 +44,7 @@ def choose(
     calibrators: Sequence[str] = tuple(CALIBRATORS),
     parts: int = 5,
     seed: int = 0,
-) -> Decision:
+) -> Choice:
     """Choose the simplest pool and calibrator whose likelihood cannot be told from the best one's.
 
     Every row is pooled by a pool that was fitted without it; on these pooled rows the calibrators are fitted and
@@ -78,7 +78,7 @@ def choose(
     }
     losses = {candidate: row_nll(probabilities, held_out.truth) for candidate, probabilities in across.items()}
     chosen = _simplest(losses, held_out)
-    return Decision(
+    return Choice(
         fit_pool(chosen.pool, held_out),
         CALIBRATORS[chosen.calibrator].fit(given[chosen.pool], held_out.truth),
         chosen,

@@ -50,7 +50,7 @@ def fit_class_conditional(probabilities: Probabilities, truth: Truth, alpha: flo
 
     Args:
         probabilities: calibrated, on rows that neither members nor pool nor calibrator were fitted on, [n, c]
-            (`Decision.probabilities`).
+            (`Choice.probabilities`).
         truth: labels [n].
         alpha: the share of rows of each label that may be missed, such as 0.1.
     """
