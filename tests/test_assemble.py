@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stacknorm.assemble import Rows, assemble
-from stacknorm.bundle import load_bundle
+from stacknorm.bundle import CascadeSpec, StageSpec, load_bundle
+from stacknorm.decision import decide
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError, DataError, LabelError
 from stacknorm.labels import SENTIMENT
@@ -93,6 +94,16 @@ def test_a_member_without_a_label_leaves_it_to_the_others_and_is_refused_alone(m
     assert polar.sum(axis=1) == pytest.approx(1)
     with pytest.raises(LabelError, match=r"no member has all labels of sentiment: .*polar lacks neutral"):
         assemble([models / "polar"], tmp_path / "alone")
+
+
+def test_a_cascade_is_not_exact_where_a_later_member_says_what_an_earlier_one_lacks(
+    models: Path, tmp_path: Path
+) -> None:
+    bundle = assemble([models / "bert", models / "polar"], tmp_path / "stack")
+    stages = (StageSpec(members=("polar",)), StageSpec(members=("bert",)))
+    manifest = bundle.manifest.model_copy(update={"cascade": CascadeSpec(mode="exact", stages=stages)})
+    with pytest.raises(BundleError, match="an exact cascade needs members that have all labels of task sentiment"):
+        decide(manifest, "sentiment", "cascade")
 
 
 def test_pool_and_calibrator_are_chosen_on_rows_and_the_manifest_says_which(models: Path, tmp_path: Path) -> None:
