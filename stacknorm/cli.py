@@ -3,6 +3,7 @@
 import typer
 
 from stacknorm.commands import bundle
+from stacknorm.commands.compare import compare
 from stacknorm.commands.convert import convert
 from stacknorm.commands.evaluate import evaluate
 from stacknorm.commands.predict import predict
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(train)
 app.add_typer(bundle.app, name="bundle")
 app.command()(convert)

@@ -71,5 +71,6 @@ class Bootstrap:
 
 
 def weighted_mean(values: Values, samples: Samples) -> Values:
-    """Mean of values [n] in each sample, [b]; 0 in a sample that holds no row."""
-    return np.asarray(samples @ values / samples.sum(axis=1).clip(min=1))
+    """Mean over rows of values [n] or [n, m] in each sample, [b] or [b, m]; 0 in a sample that holds no row."""
+    totals = samples @ values
+    return np.asarray((totals.T / samples.sum(axis=1).clip(min=1)).T)

@@ -17,7 +17,7 @@ from stacknorm.evaluation.leaks import Leaks, audit, seen_prints
 from stacknorm.evaluation.mistakes import Mistake, worst_mistakes
 from stacknorm.evaluation.part import Part, score_part
 from stacknorm.evaluation.protocol import Protocol, describe_stack, look_at_machine
-from stacknorm.evaluation.trial import Question, Sheet, ask, ask_cascade, read_sheet, task_of
+from stacknorm.evaluation.trial import Question, Sheet, ask, ask_engine, read_sheet, task_of
 from stacknorm.source import digest_file
 from stacknorm.text import fingerprints
 
@@ -67,7 +67,7 @@ def evaluate_bundle(name: str, question: Question, now: datetime, *, with_costs:
     seen = seen_prints(bundle, question.training_files)
     leaked = None if seen is None else np.isin(prints, seen)
     costs = _measure(bundle, engines, question.task, sheet) if with_costs else None
-    cascade = ask_cascade(engines[CASCADE], question.task, sheet, systems.stack) if CASCADE in engines else None
+    cascade = ask_engine(engines[CASCADE], question.task, sheet, spec.labels) if CASCADE in engines else None
     return Evaluation(
         protocol=Protocol(
             task=question.task,

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that loads nothing and runs no script.
+"""An evaluation, or a comparison, as one HTML page that loads nothing and runs no script.
 
 Every text of a user is escaped by the templates; pictures are SVG drawn in them, with a table behind each.
 """
@@ -9,21 +9,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.axes import Axis, axis_over
+from stacknorm.evaluation.compare import Comparison
 from stacknorm.evaluation.evaluate import STACK, Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
     TITLES,
     cascade_sentences,
+    comparison_sentences,
     leak_sentences,
     member_sentence,
+    sentence,
     set_sentences,
     spell,
     spell_best,
+    spell_paired,
     spell_percent,
+    spell_points,
     withheld_sentence,
 )
 
 _TILES = ("accuracy", "macro_f1", "nll", "ece", "aurc")
+_DOTS = ("accuracy", "nll", "ece")
 _IN_PERCENT = {"accuracy", "macro_f1"}
 _CONFUSIONS = 5
 _Scores = Mapping[str, Mapping[str, Interval]]
@@ -56,8 +62,31 @@ def render_evaluation(evaluation: Evaluation) -> str:
     )
 
 
+def render_comparison(comparison: Comparison) -> str:
+    """The page of two bundles side by side."""
+    shown = comparison.decisive
+    systems: _Scores = dict(zip(comparison.names, (shown.first, shown.second), strict=True))
+    first, second = comparison.names
+    return (
+        _environment()
+        .get_template("comparison.html.j2")
+        .render(
+            comparison=comparison,
+            protocol=comparison.protocol,
+            shown=shown,
+            first=first,
+            second=second,
+            systems=systems,
+            axes={metric: axis_over(_pluck(systems, metric).values()) for metric in _DOTS},
+            titles=TITLES,
+            verdict=sentence(spell_paired(second, first, shown.paired)),
+            sentences=tuple(comparison_sentences(comparison)),
+        )
+    )
+
+
 def _axes(systems: _Scores, shown: Part) -> Mapping[str, Axis]:
-    metrics = {metric: axis_over(_pluck(systems, metric).values()) for metric in ("accuracy", "nll", "ece")}
+    metrics = {metric: axis_over(_pluck(systems, metric).values()) for metric in _DOTS}
     return metrics | {"risk": axis_over((point.risk for point in shown.risk_coverage), from_zero=True, ticks=5)}
 
 
@@ -74,7 +103,7 @@ def _environment() -> Environment:
         "spell_percent": spell_percent,
         "figure": _figure,
         "range": _range,
-        "points": _points,
+        "points": spell_points,
         "signed": _signed,
         "pluck": _pluck,
         "shorten": _shorten,
@@ -90,10 +119,6 @@ def _range(found: Interval, metric: str) -> str:
     if metric in _IN_PERCENT:
         return f"{100 * found.low:.1f} to {100 * found.high:.1f}"
     return f"{found.low:.3f} to {found.high:.3f}"
-
-
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def _signed(found: Interval) -> str:

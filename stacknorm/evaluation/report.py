@@ -1,6 +1,6 @@
 """Evaluations as people and programs read them: tables for a terminal of 80 columns, and JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 from rich.box import SIMPLE_HEAD
@@ -8,23 +8,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stacknorm.evaluation.compare import Comparison, LabelPair, Match
 from stacknorm.evaluation.evaluate import Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
     TITLES,
     cascade_sentences,
+    comparison_sentences,
     cost_sentence,
     leak_sentences,
     member_sentence,
     protocol_sentences,
+    sentence,
     set_sentences,
     spell,
     spell_best,
+    spell_paired,
+    spell_points,
     withheld_sentence,
 )
 from stacknorm.frozen import Frozen
 
 _CONFUSIONS = 5
+_PAIRS = 10
 
 
 def as_json(value: object) -> bytes:
@@ -95,4 +101,52 @@ def _class_table(part: Part, title: str) -> Table:
         table.add_column(column, justify="right")
     for one in part.classes:
         table.add_row(one.label, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", f"{one.rows:,}")
+    return table
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print the verdict, scores, disagreements, rates, costs and the protocol."""
+    first, second = comparison.names
+    shown = comparison.decisive
+    which = "clean rows" if comparison.clean else "all rows"
+    protocol = comparison.protocol
+    console.print(Text(f"{second} against {first} on {protocol.data}, {protocol.task}, {which}", style="bold"))
+    console.print(Text(sentence(spell_paired(second, first, shown.paired))))
+    console.print(_match_table(comparison, shown))
+    console.print(Text(f"They disagree on {shown.disagreeing:,} of {shown.rows:,} rows ({which})."))
+    if shown.pairs:
+        console.print(_pair_table(comparison, shown.pairs[:_PAIRS]))
+    console.print(_rate_table(comparison, shown))
+    for line in comparison_sentences(comparison):
+        console.print(Text(line))
+    console.print()
+    for line in protocol_sentences(protocol):
+        console.print(Text(line), style="dim")
+
+
+def _match_table(comparison: Comparison, shown: Match) -> Table:
+    table = Table("", *comparison.names, box=SIMPLE_HEAD)
+    for metric, title in TITLES.items():
+        table.add_row(title, spell(shown.first[metric]), spell(shown.second[metric]))
+    return table
+
+
+def _pair_table(comparison: Comparison, pairs: Sequence[LabelPair]) -> Table:
+    first, second = comparison.names
+    table = Table(f"{first} says", f"{second} says", box=SIMPLE_HEAD)
+    for column in ("rows", f"{first} right", f"{second} right"):
+        table.add_column(column, justify="right")
+    for pair in pairs:
+        counts = (f"{count:,}" for count in (pair.rows, pair.first_right, pair.second_right))
+        table.add_row(pair.first, pair.second, *counts)
+    return table
+
+
+def _rate_table(comparison: Comparison, shown: Match) -> Table:
+    table = Table("How often, in %", box=SIMPLE_HEAD)
+    for column in ("true", *comparison.names, "shift, points"):
+        table.add_column(column, justify="right")
+    for rate in shown.rates:
+        shares = (f"{100 * share:.1f}" for share in (rate.true, rate.first, rate.second))
+        table.add_row(rate.label, *shares, spell_points(rate.difference))
     return table

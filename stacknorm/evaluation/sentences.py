@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.abstention import SetScores, Withheld
+from stacknorm.evaluation.compare import Comparison
 from stacknorm.evaluation.cost import Costs
 from stacknorm.evaluation.depth import CascadeScore
 from stacknorm.evaluation.leaks import Leaks
@@ -32,6 +33,16 @@ def spell_percent(found: Interval) -> str:
     return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
+def spell_points(found: Interval) -> str:
+    """`+1.2 (+0.3 to +1.9)`, in hundredths."""
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def sentence(words: str) -> str:
+    """The words with a capital letter in front."""
+    return words[:1].upper() + words[1:]
+
+
 def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
     """`ours is better than theirs: +1.2 points of accuracy (+0.3 to +1.9) ...`."""
     verdict = {
@@ -41,8 +52,7 @@ def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
     }[paired.verdict]
     points, nll = paired.accuracy, paired.nll
     return (
-        f"{verdict}: {100 * points.value:+.1f} points of accuracy "
-        f"({100 * points.low:+.1f} to {100 * points.high:+.1f}), "
+        f"{verdict}: accuracy {spell_points(points)} points, "
         f"alone right on {paired.only_ours_right:,} rows and alone wrong on {paired.only_theirs_right:,} "
         f"(McNemar p = {paired.mcnemar_p:.2g}); NLL {nll.value:+.4f} ({nll.low:+.4f} to {nll.high:+.4f})."
     )
@@ -51,8 +61,7 @@ def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
 def spell_best(part: Part) -> str:
     """The stack against its best member."""
     best = part.best_member
-    sentence = spell_paired("the stack", f"its best member {best}", part.paired[best])
-    return sentence[0].upper() + sentence[1:]
+    return sentence(spell_paired("the stack", f"its best member {best}", part.paired[best]))
 
 
 def leak_sentences(leaks: Leaks) -> Iterator[str]:
@@ -104,8 +113,7 @@ def cascade_sentences(cascade: CascadeScore) -> Iterator[str]:
         for number, stage in enumerate(cascade.stages, start=1)
     )
     yield f"As a cascade ({cascade.mode}): {ends}; {cascade.changed:,} rows get another label than from all members."
-    sentence = spell_paired("the cascade", "the whole stack", cascade.against_width)
-    yield sentence[0].upper() + sentence[1:]
+    yield sentence(spell_paired("the cascade", "the whole stack", cascade.against_width))
     if cascade.cost is not None:
         yield f"It takes {100 * cascade.cost:.0f} % of the whole stack's time, measured by turns."
 
@@ -114,6 +122,19 @@ def cost_sentence(costs: Costs) -> str:
     """Texts a second."""
     each = ", ".join(f"{name} {rate:,.0f}" for name, rate in costs.texts_per_second.items())
     return f"Texts a second on {costs.texts:,} of the texts, measured by turns: {each}."
+
+
+def comparison_sentences(comparison: Comparison) -> Iterator[str]:
+    """What two bundles cost, and what each has seen."""
+    first, second = comparison.names
+    rates = comparison.costs.texts_per_second
+    ratio = comparison.costs.ratio(second, first)
+    yield (
+        f"Texts a second on {comparison.costs.texts:,} of the texts, measured by turns: {first} {rates[first]:,.0f}, "
+        f"{second} {rates[second]:,.0f}; {second} takes {ratio:.2f} times as long."
+    )
+    for name, leaks in zip(comparison.names, comparison.leaks, strict=True):
+        yield f"{name}: {next(leak_sentences(leaks))}"
 
 
 def member_sentence(protocol: Protocol) -> str:

@@ -1,6 +1,6 @@
 """A stack and its members asked about every row of a labelled file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,27 +111,33 @@ def ask(bundle: Bundle, engine: Engine, task: str, sheet: Sheet) -> Systems:
     return Systems(stack, {name: stack.by(_or_any(said)) for name, said in named}, spec.best_member)
 
 
-def ask_cascade(engine: Engine, task: str, sheet: Sheet, width: Answers) -> tuple[Answers, Rows]:
-    """What a stack says that stops early, and the stage, counted from 1, at which each row ended; [n] both.
+def ask_engine(engine: Engine, task: str, sheet: Sheet, labels: Sequence[str]) -> tuple[Answers, Rows]:
+    """What an engine says as it would in service, and the stage, counted from 1, at which each row ended; [n] both.
 
     Args:
-        engine: of the form `cascade`, without a language guard.
+        engine: without a language guard, which would leave rows without an answer.
         task: one of its tasks.
         sheet: the rows.
-        width: the whole stack's answers to them.
+        labels: in the order wanted; those of the task.
     """
     predictions = engine.predict(sheet.texts, sheet.mentions)
-    found = [answer for prediction in predictions for answer in _answers_of(prediction, task)]
-    given = np.array([[answer.probabilities[label] for label in width.labels] for answer in found])
+    answers = [
+        answer
+        for prediction, mentions in zip(predictions, sheet.mentions, strict=True)
+        for answer in _answers_of(prediction, task, mentions)
+    ]
+    anything = dict.fromkeys(labels, 1 / len(labels))
+    given = [answer.probabilities if answer else anything for answer in answers]
+    probabilities = np.array([[shares[label] for label in labels] for shares in given])
     stages = np.array([prediction.stage for prediction in predictions], dtype=np.int64)
-    return width.by(given), stages[sheet.documents]
+    return Answers(tuple(labels), probabilities, sheet.truth, sheet.documents), stages[sheet.documents]
 
 
-def _answers_of(prediction: Prediction, task: str) -> Sequence[TaskPrediction]:
-    whole: Mapping[str, TaskPrediction] = prediction.tasks
-    if task in whole:
-        return [whole[task]]
-    return [entity.tasks[task] for entity in prediction.entities]
+def _answers_of(prediction: Prediction, task: str, mentions: Sequence[Mention]) -> Sequence[TaskPrediction | None]:
+    if task in prediction.tasks:
+        return [prediction.tasks[task]]
+    found = {(entity.start, entity.end): entity.tasks.get(task) for entity in prediction.entities}
+    return [found.get((mention.start, mention.end)) for mention in mentions]
 
 
 def _or_any(probabilities: Probabilities) -> Probabilities:

@@ -1,0 +1,65 @@
+"""`stacknorm compare`: is one bundle better than another, where do they differ, and what do they cost?"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stacknorm.commands.console import open_console, plain_errors
+from stacknorm.commands.evaluate import split_labels
+from stacknorm.errors import DataError
+
+EXIT_WORSE = 2
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A packaged bundle's name, or a directory.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    data: Annotated[Path, typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label`.")],
+    *,
+    task: Annotated[str, typer.Option(help="The task the labels belong to.")] = "sentiment",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."
+        ),
+    ] = "",
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file that was trained on, beside what the bundles know of themselves; may be repeated."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write every number to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write one page with pictures, which loads nothing.")] = None,
+    fail_if_worse: Annotated[bool, typer.Option("--fail-if-worse", help="Exit with 2 if B is worse.")] = False,
+) -> None:
+    r"""Compare bundle B with bundle A on the same labelled rows, each in the form it would run in.
+
+    B is called worse (or better) if McNemar's exact test finds at p < 0.05 that it is right on fewer (more) rows, or,
+    where that test finds nothing, if the 95 % interval of the difference in NLL lies above (below) zero. Rows that
+    either was trained on are left out of the verdict, where both say what they were trained on. Needs the extra: pip
+    install 'stacknorm\[train]'.
+
+    Exit status: 0 B is not worse, or --fail-if-worse was not asked for; 1 error; 2 B is worse. Wrong options exit
+    with 2 as well, before anything runs.
+
+    Example:  stacknorm compare finance ./mine tfns_valid.csv --labels bearish,bullish,neutral --fail-if-worse
+    """
+    with plain_errors():
+        try:
+            from stacknorm.evaluation.compare import compare_bundles
+            from stacknorm.evaluation.page import render_comparison
+            from stacknorm.evaluation.report import as_json, print_comparison
+            from stacknorm.evaluation.trial import Question
+        except ModuleNotFoundError as exc:
+            raise DataError(f"comparing needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
+
+        question = Question(data, task, split_labels(labels), tuple(train or ()))
+        comparison = compare_bundles(first, second, question, datetime.now(UTC))
+        print_comparison(comparison, open_console())
+        if json is not None:
+            json.write_bytes(as_json(comparison))
+        if html is not None:
+            html.write_text(render_comparison(comparison), encoding="utf-8")
+        if fail_if_worse and comparison.decisive.paired.verdict == "worse":
+            raise typer.Exit(EXIT_WORSE)
