@@ -1,4 +1,4 @@
-"""The document's block runs as it stands, on two classifiers of different families and label orders."""
+"""The README's block runs as it stands, on two classifiers of different families and label orders."""
 
 import re
 import subprocess
@@ -13,8 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from stacknorm.labels import SENTIMENT
 from tiny_classifiers import write_classifier
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "ten_lines.md").read_text()
-(BLOCK,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+README = (Path(__file__).parents[1] / "README.md").read_text()
+(BLOCK,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "assemble" in code)
 ORDERS = {
     "finbert": ("bert", ["positive", "negative", "neutral"]),
     "finbert-tone": ("distilbert", ["Neutral", "Positive", "Negative"]),
