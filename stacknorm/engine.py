@@ -3,17 +3,17 @@
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from stacknorm.bundle import Bundle, TaskKind, load_bundle
+from stacknorm.answering import answer_texts
+from stacknorm.bundle import Bundle, load_bundle
 from stacknorm.channel import load_channels
 from stacknorm.deadline import Deadline, wait_forever
-from stacknorm.decision import Decision, decide, tag_maps
+from stacknorm.decision import decide, tag_maps
 from stacknorm.encoder.member import FEATURES
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Text
@@ -21,13 +21,12 @@ from stacknorm.entities import EntityFinder, Mention, load_aliases
 from stacknorm.errors import BundleError, PredictionError
 from stacknorm.labels import LabelSpace
 from stacknorm.language import LanguageGuard
-from stacknorm.passages import Owners, Passages, prepare
+from stacknorm.passages import Owners, Passages, first_of, prepare
 from stacknorm.pooling.cascade import Rows
 from stacknorm.pooling.pool import Probabilities
-from stacknorm.prediction import EntityPrediction, Prediction, Span, StackIdentity, TaskPrediction
+from stacknorm.prediction import Prediction, StackIdentity
 from stacknorm.reading import Device, Setting, read_passages
 from stacknorm.readings import Readings
-from stacknorm.spans.decode import decode_spans
 from stacknorm.stack import Reader, Waiting, load_stack, to_device
 
 Form = Literal["width", "cascade"]
@@ -143,7 +142,7 @@ class Engine:
     def _find(self, texts: Sequence[Text]) -> list[tuple[Mention, ...]]:
         if self._finder is None:
             return [()] * len(texts)
-        return [self._finder.find(_first(text)) for text in texts]
+        return [self._finder.find(first_of(text)) for text in texts]
 
     def _withheld(self, texts: Sequence[Text]) -> list[str | None]:
         """For each text, why the stack should not label it."""
@@ -152,30 +151,17 @@ class Engine:
         known = ", ".join(self.languages)
         return [
             f"the text is in language {verdict.language!r}, the stack knows {known}" if verdict.foreign else None
-            for verdict in self._guard.judge([_first(text) for text in texts])
+            for verdict in self._guard.judge([first_of(text) for text in texts])
         ]
 
     def _answer(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]]) -> list[Prediction]:
         if not texts:
             return []
-        passages, found = prepare(texts, self._setting.most_tokens, self._kinds, mentions)
-        readings = self._read(passages)
-        labels = {kind: self._describe(kind, passages, readings) for kind in ("single", "multi", "entity")}
-        whole = labels["single"] | labels["multi"]
-        spans = {task: self._spans(decision, passages, readings) for task, decision in self._of_kind("spans")}
-        entities = _by_text(passages, found, labels["entity"])
-        return [
-            Prediction(
-                {task: answer for task, answers in whole.items() if (answer := answers[text]) is not None},
-                entities.get(text, ()),
-                {task: answers[text] for task, answers in spans.items()},
-                dropped,
-                stage,
-            )
-            for text, (dropped, stage) in enumerate(
-                zip(readings.dropped(), (readings.stages + 1).tolist(), strict=True)
-            )
-        ]
+        passages = self._prepare(texts, mentions)
+        return answer_texts(self._decisions.values(), passages, self._read(passages))
+
+    def _prepare(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]] | None = None) -> Passages:
+        return prepare(texts, self._setting.most_tokens, self._kinds, mentions or [()] * len(texts))
 
     def _read(self, passages: Passages) -> Readings:
         """Run the members over passages, stage by stage; each stage reads what the ones before left open."""
@@ -208,32 +194,6 @@ class Engine:
             open_[owners[rows[~decision.finished(members, stage)]]] = True
         return np.asarray(~open_[texts])
 
-    def _of_kind(self, kind: TaskKind) -> list[tuple[str, Decision]]:
-        return [(task, decision) for task, decision in self._decisions.items() if decision.kind == kind]
-
-    def _describe(
-        self, kind: TaskKind, passages: Passages, readings: Readings
-    ) -> dict[str, list[TaskPrediction | None]]:
-        owners = passages.owners(kind)
-        return {
-            task: decision.describe(decision.place(readings.of(task), len(owners)), readings.stages[owners])
-            for task, decision in self._of_kind(kind)
-        }
-
-    def _spans(self, decision: Decision, passages: Passages, readings: Readings) -> list[tuple[Span, ...]]:
-        """Spans of each text, in characters of the text as given."""
-        owners = passages.owners("spans")
-        tags, _ = decision.answer(decision.place(readings.of(decision.task), len(owners)), readings.stages[owners])
-        parts = np.split(tags, passages.first_words[1:])
-        return [
-            tuple(
-                replace(span, start=start, end=end)
-                for span in decode_spans(words, part, decision.space.labels)
-                for start, end in [cleaned.to_original(span.start, span.end)]
-            )
-            for words, part, cleaned in zip(passages.words, parts, passages.cleaned, strict=True)
-        ]
-
     def member_probabilities(
         self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]] | None = None
     ) -> dict[str, Probabilities]:
@@ -250,7 +210,7 @@ class Engine:
         Raises:
             PredictionError: a member failed; names it and says why.
         """
-        passages, _ = prepare(texts, self._setting.most_tokens, self._kinds, mentions or [()] * len(texts))
+        passages = self._prepare(texts, mentions)
         readings = self._read_all(passages)
         return {
             task: decision.place(readings.of(task), len(passages.owners(decision.kind)))
@@ -263,8 +223,7 @@ class Engine:
         Raises:
             PredictionError: a member failed, or the engine was not loaded with `features`.
         """
-        passages, _ = prepare(texts, self._setting.most_tokens, self._kinds, [()] * len(texts))
-        readings = self._read_all(passages)
+        readings = self._read_all(self._prepare(texts))
         if not readings.of(FEATURES):
             raise PredictionError("features were not asked for: Engine.load(..., features=True)")
         return dict(readings.of(FEATURES))
@@ -286,24 +245,6 @@ class Engine:
 def _load_finder(aliases: Path | None) -> EntityFinder:
     packaged = load_aliases()
     return EntityFinder(packaged if aliases is None else packaged.overridden_by(load_aliases(aliases)))
-
-
-def _first(text: Text) -> str:
-    return text if isinstance(text, str) else text[0]
-
-
-def _by_text(
-    passages: Passages, mentions: Sequence[Mention], answers: Mapping[str, Sequence[TaskPrediction | None]]
-) -> dict[int, tuple[EntityPrediction, ...]]:
-    """Text -> what is said of the entities in it; one that no member has read is left out."""
-    found: dict[int, tuple[EntityPrediction, ...]] = {}
-    for number, (stretch, mention) in enumerate(zip(passages.mentions, mentions, strict=True)):
-        tasks = {task: given[number] for task, given in answers.items()}
-        known = {task: answer for task, answer in tasks.items() if answer is not None}
-        if known:
-            entity = EntityPrediction(*mention, known)
-            found[stretch.text] = (*found.get(stretch.text, ()), entity)
-    return found
 
 
 def _stages(bundle: Bundle, form: Form) -> tuple[frozenset[str], ...]:

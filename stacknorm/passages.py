@@ -25,6 +25,8 @@ class Stretch:
     text: int
     start: int
     end: int
+    mention: Mention
+    """In characters of the text as given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +57,32 @@ class Passages:
 
 def prepare(
     texts: Sequence[Text], most_tokens: int, kinds: frozenset[TaskKind], mentions: Sequence[Sequence[Mention]]
-) -> tuple[Passages, list[Mention]]:
+) -> Passages:
     """Clean texts and find again in them what was found in the texts as given.
 
     Args:
         texts: as given.
         most_tokens: of a text that can be read; characters that lie beyond them are cut off.
         kinds: of the tasks to answer.
-        mentions: of each text as given; empty where no task is about entities.
-
-    Returns:
-        The passages, and the mentions that are left, one for each of `Passages.mentions`: one whose characters were
-        cleaned away (in a URL) is gone.
+        mentions: of each text as given; one whose characters are cleaned away (in a URL) is left out.
     """
     if not kinds & {"entity", "spans"}:
-        return Passages([_clean(text, most_tokens) for text in texts], ()), []
-    cleaned = [clean_with_origins(text if isinstance(text, str) else text[0]) for text in texts]
+        return Passages([_clean(text, most_tokens) for text in texts], ())
+    cleaned = [clean_with_origins(first_of(text)) for text in texts]
     read = [_replace_first(text, truncate_text(c.text, most_tokens)) for text, c in zip(texts, cleaned, strict=True)]
-    placed = [
-        (mention, n, cleaned[n].to_cleaned(mention.start, mention.end)) for n, m in enumerate(mentions) for mention in m
+    stretches = [
+        Stretch(text, *place, mention)
+        for text, found in enumerate(mentions)
+        for mention in found
+        if (place := cleaned[text].to_cleaned(mention.start, mention.end)) is not None
     ]
-    kept = [(mention, Stretch(text, *place)) for mention, text, place in placed if place is not None]
-    words = [split_words(text if isinstance(text, str) else text[0]) for text in read] if "spans" in kinds else ()
-    return Passages(read, cleaned, [stretch for _, stretch in kept], words), [mention for mention, _ in kept]
+    words = [split_words(first_of(text)) for text in read] if "spans" in kinds else ()
+    return Passages(read, cleaned, stretches, words)
+
+
+def first_of(text: Text) -> str:
+    """The text itself; of a pair, the first."""
+    return text if isinstance(text, str) else text[0]
 
 
 def _clean(text: Text, most_tokens: int) -> Text:

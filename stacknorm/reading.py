@@ -17,7 +17,7 @@ from stacknorm.encoder.member import FEATURES, Mentions, gather_mentions
 from stacknorm.encoder.precision import Precision
 from stacknorm.encoder.tokens import Batch, Row, cut_batches, pad, pool_windows, read_rows, round_rows, tokens_within
 from stacknorm.errors import PredictionError
-from stacknorm.passages import Owners, Passages
+from stacknorm.passages import Owners, Passages, first_of
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.readings import Readings
 from stacknorm.spans.words import read_words
@@ -181,7 +181,7 @@ class _Work:
         text = int(self._texts[self._rows[place].text])
         words, given = self._passages.words[text], self._passages.texts[text]
         offsets = np.array(self._rows[place].offsets or (), dtype=np.int64).reshape(-1, 2)
-        tags = read_words(given if isinstance(given, str) else given[0], words, offsets, tokens[: len(offsets)])
+        tags = read_words(first_of(given), words, offsets, tokens[: len(offsets)])
         start = int(self._passages.first_words[text])
         before = whole[start : start + len(words)]
         before[:] = np.where(np.isnan(before), tags, np.where(np.isnan(tags), before, (before + tags) / 2))
