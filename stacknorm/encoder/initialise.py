@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from stacknorm.bundle import TaskKind
@@ -42,8 +41,8 @@ def init_head(
     Raises:
         ValueError: priors that are no shares, or not one for each output.
     """
-    head = skip_init(nn.Linear, inputs, outputs)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        head = nn.Linear(inputs, outputs)
         head.weight.normal_(0, _HEAD_SPREAD, generator=torch.Generator().manual_seed(seed))
         head.bias.copy_(torch.zeros(outputs) if priors is None else prior_bias(kind, priors, outputs))
     return head
