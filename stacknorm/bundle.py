@@ -137,6 +137,14 @@ class TaskSpec(Frozen):
         return label_space(task, self.labels)
 
 
+class Interval(Frozen):
+    """A number with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class StageTask(Frozen):
     """How a cascade answers one task with the members it has run so far, and when that is enough."""
 
@@ -151,7 +159,19 @@ class StageSpec(Frozen):
 
     members: tuple[Name, ...] = Field(min_length=1)
     tasks: Mapping[Name, StageTask] = Field(default_factory=dict)
-    """Empty for the last stage, which answers as the whole stack does, and in exact mode."""
+    """Empty for the last stage, which answers as the whole stack does, and in exact mode. A text with an answer to give
+    for a task that is missing here goes on."""
+
+
+class CascadeReport(Frozen):
+    """What stopping early spared and kept on texts that no member was trained on, when the cascade was made."""
+
+    texts: int
+    ended: tuple[float, ...]
+    """Share of the texts that ended at each stage: there all their tasks stopped."""
+    kept: Mapping[Name, Interval] = Field(default_factory=dict)
+    """Bounded mode: task -> accuracy of the cascade less that of the whole stack where this task alone decides; each
+    row by confidences that were fitted without it."""
 
 
 class CascadeSpec(Frozen):
@@ -162,6 +182,10 @@ class CascadeSpec(Frozen):
 
     mode: Literal["exact", "bounded"]
     stages: tuple[StageSpec, ...] = Field(min_length=2)
+    max_loss: float | None = None
+    """Bounded mode: the share of accuracy that stopping was allowed to cost, for each task."""
+    report: CascadeReport | None = None
+    """None where no rows were given."""
 
 
 class WindowSpec(Frozen):
@@ -180,14 +204,6 @@ class Source(Frozen):
     sha256: Digest
     task: Name
     rows: int
-
-
-class Interval(Frozen):
-    """A number with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Training(Frozen):

@@ -4,7 +4,7 @@ Shapes: members x rows x labels, [k, n, c]; a row is a text, or a mention of an 
 or failed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,9 @@ from stacknorm.spans.tags import head_tags, tag_matrix
 
 Stages = npt.NDArray[np.int64]
 """The stage at which each row was answered, counted from 0; [n]."""
+
+CASCADED: tuple[TaskKind, ...] = ("single", "entity")
+"""Kinds of task that a cascade can answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ def decide(manifest: Manifest, task: str, form: Literal["width", "cascade"]) -> 
     heads = {part.name: part.heads[task] for part in manifest.voices() if task in part.heads}
     last = Rule(tuple(range(len(names))), spec.pool, spec.calibrator)
     mappings = {name: _mapping(spec.kind, space, head) for name, head in heads.items()}
-    early = _early_rules(manifest, task, names) if form == "cascade" else ()
+    early = _early_rules(manifest, task) if form == "cascade" else ()
     if any(rule.stop_above is None for rule in early) and not all(m.any(axis=0).all() for m in mappings.values()):
         raise BundleError(f"an exact cascade needs members that have all labels of task {task}")
     return Decision(
@@ -181,10 +184,24 @@ def _mapping(kind: TaskKind, space: LabelSpace, head: HeadSpec) -> Probabilities
     return space.matrix(head.labels, head.map).astype(np.float64)
 
 
-def _early_rules(manifest: Manifest, task: str, names: Sequence[str]) -> tuple[Rule, ...]:
+def early_members(manifest: Manifest, task: str) -> Iterator[tuple[int, ...]]:
+    """Positions, among those with a head for a task, of the members and channels that have run by each early stage."""
+    run: set[str] = set()
+    for stage in manifest.cascade.stages[:-1] if manifest.cascade else ():
+        run |= set(stage.members)
+        ready = run | {channel.name for channel in manifest.channels if run.issuperset(channel.members)}
+        yield tuple(place for place, name in enumerate(manifest.members_of(task)) if name in ready)
+
+
+def _early_rules(manifest: Manifest, task: str) -> tuple[Rule, ...]:
     if manifest.cascade is None:
         raise BundleError(f"bundle {manifest.name} has no cascade")
     spec = manifest.tasks[task]
+    if spec.kind not in CASCADED:
+        raise BundleError(
+            f"a cascade answers tasks of kind {' and '.join(CASCADED)}, whose one label a row can be settled; "
+            f"task {task} is {spec.kind}"
+        )
     linear = spec.pool.kind == "power" and spec.pool.exponent == 1
     if manifest.cascade.mode == "exact" and not (linear and spec.calibrator.keeps_order):
         raise BundleError(
@@ -192,14 +209,11 @@ def _early_rules(manifest: Manifest, task: str, names: Sequence[str]) -> tuple[R
             f"{spec.pool.kind} and {spec.calibrator.kind}"
         )
     rules: list[Rule] = []
-    run: set[str] = set()
-    for stage in manifest.cascade.stages[:-1]:
-        run |= set(stage.members)
-        ready = run | {channel.name for channel in manifest.channels if run.issuperset(channel.members)}
-        members = tuple(place for place, name in enumerate(names) if name in ready)
+    for stage, members in zip(manifest.cascade.stages[:-1], early_members(manifest, task), strict=True):
         if manifest.cascade.mode == "exact":
             rules.append(Rule(members, spec.pool.only(members) if members else spec.pool, spec.calibrator))
-        else:
-            part = stage.tasks[task]
+        elif part := stage.tasks.get(task):
             rules.append(Rule(members, part.pool, part.calibrator, part.stop_above))
+        else:
+            rules.append(Rule((), spec.pool, spec.calibrator, stop_above=1))
     return tuple(rules)

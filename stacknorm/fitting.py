@@ -8,25 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from stacknorm.bundle import FINGERPRINTS_FILE, Bundle, FittedOn, save_manifest
+from stacknorm.bundle import Bundle, FittedOn, save_manifest
 from stacknorm.dataset import read_labelled
 from stacknorm.engine import Engine
+from stacknorm.entities import Mention
 from stacknorm.errors import BundleError, LabelError
 from stacknorm.evaluation.bootstrap import Bootstrap
+from stacknorm.evaluation.leaks import seen_prints
 from stacknorm.evaluation.metrics import Truth, nll, score
+from stacknorm.evaluation.trial import Question, Sheet, read_sheet, task_of
 from stacknorm.label_order import InferredMap, infer_map
 from stacknorm.labels import LabelSpace
 from stacknorm.pooling.choice import choose
-from stacknorm.pooling.held_out import UNLISTED, HeldOut
+from stacknorm.pooling.held_out import UNLISTED, HeldOut, Prints
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.progress import Report
 from stacknorm.source import digest_file
 from stacknorm.text import fingerprints
 
 STACK = "stack"
-_CHUNK_TEXTS = 256
+CHUNK_TEXTS = 256
+"""Asked about at a time, so that progress can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,41 @@ class Fitted:
 
     bundle: Bundle
     doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unseen:
+    """Labelled rows of one task, and what a bundle's members were trained on instead."""
+
+    task: str
+    sheet: Sheet
+    trained_on: Prints
+    """Fingerprints of the texts."""
+
+
+def read_unseen(bundle: Bundle, question: Question) -> Unseen:
+    """Read labelled rows to fit on.
+
+    Raises:
+        DataError: the bundle has no such task, or the file cannot be used.
+    """
+    seen = seen_prints(bundle, question.training_files)
+    return Unseen(
+        question.task, read_sheet(task_of(bundle, question.task), question), UNLISTED if seen is None else seen
+    )
+
+
+def ask_members(engine: Engine, rows: Unseen, report: Report) -> HeldOut:
+    """What every member says about rows; those that none could read are left out.
+
+    Raises:
+        DataError: rows were trained on.
+    """
+    sheet = rows.sheet
+    members = _read_members(engine, rows.task, sheet.texts, sheet.mentions, report)
+    read = ~np.isnan(members).any(axis=(0, 2))
+    prints = fingerprints(list(sheet.texts))[sheet.documents]
+    return HeldOut(members[:, read], sheet.truth[read], prints[read], (rows.trained_on,))
 
 
 def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *, report: Report) -> Fitted:
@@ -59,7 +97,7 @@ def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *
     if bundle.manifest.cascade is not None or spec.kind != "single":
         raise BundleError(f"only tasks of kind single, without a cascade, are fitted on rows; {task} is {spec.kind}")
     names = bundle.manifest.members_of(task)
-    held_out = _ask(bundle, task, rows, integers, report)
+    held_out = ask_members(Engine.load(bundle.root), read_unseen(bundle, Question(rows, task, tuple(integers))), report)
     report("fitting pool and calibrator", 0, 1)
     decision = choose(held_out)
     said = {STACK: decision.probabilities} | dict(zip(names, held_out.members, strict=True))
@@ -104,26 +142,19 @@ def infer_labels(
         DataError: the file cannot be used.
     """
     read = read_labelled(rows, space, integers)
-    members = _read_members(Engine.load(probe.root), task, [row.text for row in read], report)
+    texts = [row.text for row in read]
+    members = _read_members(Engine.load(probe.root), task, texts, [()] * len(texts), report)
     return infer_map(members[0], np.array([row.label for row in read]), probe.manifest.tasks[task].labels, space)
 
 
-def _ask(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], report: Report) -> HeldOut:
-    """What every member says about the rows of a file."""
-    read = read_labelled(rows, bundle.manifest.tasks[task].space(task), integers)
-    texts = [row.text for row in read]
-    trained_on = UNLISTED
-    if FINGERPRINTS_FILE in bundle.manifest.files:
-        trained_on = load_file(bundle.root / FINGERPRINTS_FILE)["fingerprints"]
-    members = _read_members(Engine.load(bundle.root), task, texts, report)
-    return HeldOut(members, np.array([row.label for row in read]), fingerprints(texts), (trained_on,))
-
-
-def _read_members(engine: Engine, task: str, texts: Sequence[str], report: Report) -> Probabilities:
+def _read_members(
+    engine: Engine, task: str, texts: Sequence[str], mentions: Sequence[Sequence[Mention]], report: Report
+) -> Probabilities:
     parts = []
-    for start in range(0, len(texts), _CHUNK_TEXTS):
+    for start in range(0, len(texts), CHUNK_TEXTS):
         report("reading rows", start, len(texts))
-        parts.append(engine.member_probabilities(texts[start : start + _CHUNK_TEXTS])[task])
+        chunk = slice(start, start + CHUNK_TEXTS)
+        parts.append(engine.member_probabilities(texts[chunk], mentions[chunk])[task])
     report("reading rows", len(texts), len(texts))
     return np.concatenate(parts, axis=1)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from stacknorm.errors import StacknormError
+from stacknorm.errors import DataError, StacknormError
 
 PIPE_WIDTH = 120  # where there is no terminal to ask
 
@@ -30,3 +30,12 @@ def plain_errors() -> Iterator[None]:
     except StacknormError as exc:
         Console(stderr=True).print(f"[bold red]stacknorm:[/] {exc}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from exc
+
+
+@contextmanager
+def needs_train(doing: str) -> Iterator[None]:
+    """Around imports that need the extra `train`: what cannot be done without it, and how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        raise DataError(f"{doing} needs {exc.name}: pip install 'stacknorm\\[train]'") from exc

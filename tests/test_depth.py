@@ -1,0 +1,137 @@
+"""A bundle is given a cascade by rows; what it may lose is kept to, and exact mode loses nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from drawn_members import draw_held_out
+from stacknorm.assemble import assemble
+from stacknorm.bundle import Bundle, load_bundle, save_manifest
+from stacknorm.commands.bundle import app
+from stacknorm.depth import Descent, add_cascade
+from stacknorm.draft import draft_bundle
+from stacknorm.engine import Engine
+from stacknorm.errors import BundleError
+from stacknorm.pooling.cascade_fitting import end_rows, fit_cascade, fit_stops
+from stacknorm.pooling.pool import PowerPool, mean_pool
+from stacknorm.progress import tell_nobody
+from tiny_classifiers import write_classifier, write_rows, write_sentences
+
+seeds = st.integers(0, 2**32 - 1)
+runner = CliRunner()
+
+
+def run(*arguments: str | Path, fails: bool = False) -> Result:
+    done = runner.invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == int(fails), done.output
+    return done
+
+
+@given(seeds, st.sampled_from([0.0, 0.01, 0.05]))
+@settings(deadline=None, max_examples=30)
+def test_all_stages_together_lose_no_more_than_allowed_on_the_rows_they_were_fitted_on(
+    seed: int, max_loss: float
+) -> None:
+    held_out = draw_held_out(seed, members=3, rows=120, labels=3)
+    said = [mean_pool(run)(held_out.members[:run]) for run in (1, 2, 3)]
+    stops = fit_stops(said, held_out.truth, max_loss)
+    ended = end_rows(said, stops)
+    guess = np.stack(said)[ended, np.arange(len(ended))].argmax(axis=1)
+    lost = (said[-1].argmax(axis=1) == held_out.truth).mean() - (guess == held_out.truth).mean()
+    assert lost <= max_loss + 1e-12
+
+
+def test_a_fitted_cascade_answers_rows_where_they_end_and_its_honest_stops_know_no_row_they_judge() -> None:
+    held_out = draw_held_out(3, members=3, rows=200, labels=3)
+    whole = mean_pool(3)(held_out.members)
+    found = fit_cascade(held_out, [[0], [0, 1]], whole, 0.02)
+    assert [len(stage.pool.weights) for stage in found.stages] == [1, 2]
+    assert set(found.ended.tolist()) <= {0, 1, 2}
+    last = found.ended == 2
+    assert (found.answers(found.ended)[last] == whole[last]).all()
+    shuffled = held_out.take(np.random.default_rng(0).permutation(200))
+    again = fit_cascade(shuffled, [[0], [0, 1]], mean_pool(3)(shuffled.members), 0.02)
+    assert sorted(again.ended_unseen.tolist()) == sorted(found.ended_unseen.tolist())
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classifiers pooled by their mean, and labelled rows."""
+    root = tmp_path_factory.mktemp("depth")
+    for name, kind in (("small", "bert"), ("large", "roberta"), ("other", "distilbert")):
+        write_classifier(root / name, kind, ["negative", "neutral", "positive"], seed=len(name))
+    write_rows(root / "rows.csv", rows=200)
+    assemble([root / name for name in ("small", "large", "other")], root / "stack")
+    return root / "stack"
+
+
+STAGES = ("--stage", "small", "--stage", "large, other")
+
+
+def test_a_cascade_is_fitted_by_command_and_says_what_it_spares_and_keeps(stack: Path, tmp_path: Path) -> None:
+    rows = f"sentiment={stack.parent / 'rows.csv'}"
+    done = run("cascade", stack, "--out", tmp_path / "deep", *STAGES, "--fit", rows, "--max-loss", "0.01")
+    assert "bounded cascade" in done.stdout
+    assert "accuracy less the whole stack's; sentiment" in done.stdout
+    assert "measured by turns here" in done.stdout
+    spec = load_bundle(tmp_path / "deep").manifest.cascade
+    assert spec is not None
+    assert spec.report is not None
+    assert spec.report.texts == 200
+    assert sum(spec.report.ended) == pytest.approx(1)
+    assert spec.report.ended[0] > 0
+    assert spec.report.kept["sentiment"].value >= -0.05
+    assert [stage.members for stage in spec.stages] == [("small",), ("large", "other")]
+    assert load_bundle(stack).manifest.cascade is None
+
+
+def test_an_exact_cascade_needs_no_rows_and_changes_no_label(stack: Path, tmp_path: Path) -> None:
+    with draft_bundle(load_bundle(stack), tmp_path / "weighted") as draft:
+        task = draft.manifest.tasks["sentiment"].model_copy(update={"pool": PowerPool(weights=(0.6, 0.2, 0.2))})
+        save_manifest(draft.root, draft.manifest.model_copy(update={"tasks": {"sentiment": task}}))
+    run("cascade", tmp_path / "weighted", "--out", tmp_path / "deep", *STAGES, "--mode", "exact")
+    texts, _ = write_sentences(120, seed=7)
+    width, cascade = (Engine.load(tmp_path / "deep", precision="fp32", form=form) for form in ("width", "cascade"))
+    found = cascade.predict(texts)
+    assert [p.tasks["sentiment"].label for p in found] == [p.tasks["sentiment"].label for p in width.predict(texts)]
+    assert {p.stage for p in found} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "rows are needed for sentiment too"),
+        (("--fit", "sentiment"), "--fit sentiment is not of the form TASK=VALUE"),
+        (("--fit", "topic=rows.csv"), "has no task 'topic', only sentiment"),
+        (("--stage", "third"), "the stages of the cascade do not name each of"),
+    ],
+)
+def test_what_is_no_cascade_is_refused_and_leaves_nothing(
+    arguments: tuple[str, ...], message: str, stack: Path, tmp_path: Path
+) -> None:
+    done = run("cascade", stack, "--out", tmp_path / "deep", *STAGES, *arguments, fails=True)
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exact_cascade_of_a_pool_it_cannot_bound_is_refused(stack: Path) -> None:
+    bundle = load_bundle(stack)
+    task = bundle.manifest.tasks["sentiment"].model_copy(
+        update={"pool": PowerPool(weights=(0.6, 0.2, 0.2), exponent=0)}
+    )
+    logs = Bundle(bundle.root, bundle.manifest.model_copy(update={"tasks": {"sentiment": task}}))
+    with pytest.raises(BundleError, match="an exact cascade needs a linear pool"):
+        add_cascade(logs, Descent((("small",), ("large", "other")), "exact"), (), tell_nobody)
+
+
+@pytest.mark.parametrize("kind", ["multi", "spans"])
+def test_tasks_without_one_label_a_row_are_refused_by_the_engine_too(kind: str, stack: Path) -> None:
+    bundle = load_bundle(stack)
+    task = bundle.manifest.tasks["sentiment"].model_copy(update={"kind": kind})
+    odd = Bundle(bundle.root, bundle.manifest.model_copy(update={"tasks": {"sentiment": task}}))
+    with pytest.raises(BundleError, match=f"a cascade answers tasks of kind single and entity.*sentiment is {kind}"):
+        add_cascade(odd, Descent((("small",), ("large", "other"))), (), tell_nobody)
