@@ -16,7 +16,7 @@ from stacknorm.evaluation.evaluate import Evaluation
 from stacknorm.evaluation.leaks import audit
 from stacknorm.evaluation.mistakes import worst_mistakes
 from stacknorm.evaluation.page import render_evaluation
-from stacknorm.evaluation.part import Systems, score_part
+from stacknorm.evaluation.part import Systems, accuracy_on, score_part
 from stacknorm.evaluation.protocol import Protocol, Scored, look_at_machine
 from stacknorm.pooling.conformal import ClassConditional
 
@@ -54,7 +54,9 @@ def evaluation(labels: tuple[str, ...] = LABELS, text: str = "oil falls") -> Eva
         ),
         official=score_part(both, sets),
         clean=score_part(both.only(~leaked), sets),
-        leaks=audit(np.arange(rows), both.stack, leaked),
+        leaks=audit(
+            np.arange(rows), np.arange(rows), both.stack.truth.tolist(), leaked, accuracy_on(both.stack, leaked)
+        ),
         withheld=Withheld(1, 0, (text,)),
         cascade=score_cascade(cascade, both.stack, both.members["first"], np.repeat([1, 2], rows // 2), 0.4),
         costs=Costs(60, {"stack": 100.0, "first": 210.0, "second": 190.0}),
@@ -150,7 +152,7 @@ def test_headline_scores_leaks_costs_and_protocol_stand_on_the_page(page: str) -
         "It takes 40 % of the whole stack&#39;s time",
         "ab" * 32,
         "cd" * 32,
-        "1,000 resamples of rows, seed 0",
+        "1,000 resamples of texts, seed 0",
         made.protocol.machine.processor,
     ):
         assert said in page, said

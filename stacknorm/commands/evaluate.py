@@ -12,7 +12,12 @@ from stacknorm.errors import DataError
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A packaged bundle's name, or a directory.")],
-    data: Annotated[Path, typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label`.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled rows: .csv or .jsonl with `text` and `label` (or `labels`, `entities`, `spans`)."
+        ),
+    ],
     *,
     task: Annotated[str, typer.Option(help="The task the labels belong to.")] = "sentiment",
     labels: Annotated[
@@ -39,20 +44,30 @@ def evaluate(
     """
     with plain_errors():
         try:
-            from stacknorm.evaluation.evaluate import evaluate_bundle
-            from stacknorm.evaluation.page import render_evaluation
-            from stacknorm.evaluation.report import as_json, print_evaluation
-            from stacknorm.evaluation.trial import Question
+            from stacknorm.bundle import load_bundle
+            from stacknorm.evaluation.counted import COUNTED_KINDS, CountedEvaluation, evaluate_counted
+            from stacknorm.evaluation.evaluate import Evaluation, evaluate_bundle
+            from stacknorm.evaluation.page import render_counted, render_evaluation
+            from stacknorm.evaluation.report import as_json, print_counted, print_evaluation
+            from stacknorm.evaluation.trial import Question, task_of
         except ModuleNotFoundError as exc:
             raise DataError(f"evaluating needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 
         question = Question(data, task, split_labels(labels), tuple(train or ()))
-        evaluation = evaluate_bundle(bundle, question, datetime.now(UTC), with_costs=cost)
-        print_evaluation(evaluation, open_console())
+        now, console = datetime.now(UTC), open_console()
+        found: Evaluation | CountedEvaluation
+        if task_of(load_bundle(bundle), task).kind in COUNTED_KINDS:
+            found = evaluate_counted(bundle, question, now, with_costs=cost)
+            print_counted(found, console)
+            page = render_counted(found)
+        else:
+            found = evaluate_bundle(bundle, question, now, with_costs=cost)
+            print_evaluation(found, console)
+            page = render_evaluation(found)
         if json is not None:
-            json.write_bytes(as_json(evaluation))
+            json.write_bytes(as_json(found))
         if html is not None:
-            html.write_text(render_evaluation(evaluation), encoding="utf-8")
+            html.write_text(page, encoding="utf-8")
 
 
 def split_labels(labels: str) -> tuple[str, ...]:

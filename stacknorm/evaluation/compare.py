@@ -9,15 +9,15 @@ import numpy as np
 from stacknorm.bundle import Bundle, Interval, load_bundle
 from stacknorm.engine import Engine
 from stacknorm.errors import DataError
-from stacknorm.evaluation.answers import Answers, Chosen
+from stacknorm.evaluation.answers import Answers
 from stacknorm.evaluation.bootstrap import weighted_mean
 from stacknorm.evaluation.cost import Costs, measure_costs
-from stacknorm.evaluation.leaks import Leaks, audit, seen_prints
+from stacknorm.evaluation.leaks import Leaks, audit, find_leaked, seen_prints
 from stacknorm.evaluation.metrics import score
 from stacknorm.evaluation.paired import Paired, compare_answers
-from stacknorm.evaluation.protocol import Protocol, describe_stack, look_at_machine
-from stacknorm.evaluation.trial import Question, Sheet, ask_engine, read_sheet, task_of
-from stacknorm.source import digest_file
+from stacknorm.evaluation.part import accuracy_on
+from stacknorm.evaluation.protocol import Protocol, write_protocol
+from stacknorm.evaluation.trial import Question, ask_engine, read_sheet, task_of
 from stacknorm.text import fingerprints
 
 _DISAGREEMENTS = 20
@@ -111,27 +111,21 @@ def compare_bundles(first: str, second: str, question: Question, now: datetime) 
     engines = tuple(Engine.load(bundle.root, language_guard=False) for bundle in bundles)
     ours, theirs = (ask_engine(engine, question.task, sheet, spec.labels)[0] for engine in engines)
     names = _name_apart(*(engine.identity.name for engine in engines))
-    leaked = tuple(_leaked(bundle, sheet, question) for bundle in bundles)
-    clean = None if leaked[0] is None or leaked[1] is None else ~(leaked[0] | leaked[1])
     prints = fingerprints(sheet.row_texts)
+    leaked = [find_leaked(prints, seen_prints(bundle, question.training_files)) for bundle in bundles]
+    clean = None if leaked[0] is None or leaked[1] is None else ~(leaked[0] | leaked[1])
+    audits = [
+        audit(prints, sheet.documents, sheet.truth.tolist(), seen, accuracy_on(answers, seen))
+        for answers, seen in zip((ours, theirs), leaked, strict=True)
+    ]
     return Comparison(
         names=names,
-        protocol=Protocol(
-            task=question.task,
-            kind=spec.kind,
-            labels=spec.labels,
-            data=question.data.name,
-            data_sha256=digest_file(question.data),
-            rows=len(sheet.truth),
-            stacks=tuple(describe_stack(b, e, question.task) for b, e in zip(bundles, engines, strict=True)),
-            machine=look_at_machine(),
-            made_at=now.isoformat(timespec="seconds"),
-        ),
+        protocol=write_protocol(question, list(zip(bundles, engines, strict=True)), len(sheet.truth), now),
         official=match(ours, theirs),
         clean=match(ours.only(clean), theirs.only(clean)) if clean is not None and clean.any() else None,
-        leaks=(audit(prints, ours, leaked[0]), audit(prints, theirs, leaked[1])),
+        leaks=(audits[0], audits[1]),
         disagreements=widest_disagreements(ours, theirs, sheet.shown, _DISAGREEMENTS),
-        costs=measure_costs(dict(zip(names, engines, strict=True)), sheet),
+        costs=measure_costs(dict(zip(names, engines, strict=True)), sheet.texts, sheet.mentions),
     )
 
 
@@ -196,11 +190,6 @@ def widest_disagreements(first: Answers, second: Answers, texts: Sequence[str], 
         )
         for row in order.tolist()
     )
-
-
-def _leaked(bundle: Bundle, sheet: Sheet, question: Question) -> Chosen | None:
-    seen = seen_prints(bundle, question.training_files)
-    return None if seen is None else np.isin(fingerprints(sheet.row_texts), seen)
 
 
 def _check_alike(bundles: tuple[Bundle, Bundle], task: str) -> None:

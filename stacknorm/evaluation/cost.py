@@ -10,7 +10,7 @@ import torch
 from stacknorm.bundle import Bundle, Manifest
 from stacknorm.encoder.precision import DTYPES
 from stacknorm.engine import Engine
-from stacknorm.evaluation.trial import Sheet
+from stacknorm.entities import Mention
 from stacknorm.stack import load_stack, to_device
 
 SAMPLE_TEXTS = 256
@@ -29,10 +29,10 @@ class Costs:
         return self.texts_per_second[theirs] / self.texts_per_second[ours]
 
 
-def measure_costs(engines: Mapping[str, Engine], sheet: Sheet) -> Costs:
-    """Measure engines on at most 256 of a sheet's texts, evenly spread over it."""
-    step = max(1, -(-len(sheet.texts) // SAMPLE_TEXTS))
-    texts, mentions = sheet.texts[::step], sheet.mentions[::step]
+def measure_costs(engines: Mapping[str, Engine], texts: Sequence[str], mentions: Sequence[Sequence[Mention]]) -> Costs:
+    """Measure engines on at most 256 of the texts, evenly spread over them, with the mentions in each."""
+    step = max(1, -(-len(texts) // SAMPLE_TEXTS))
+    texts, mentions = texts[::step], mentions[::step]
     runs = {name: partial(engine.predict, texts, mentions) for name, engine in engines.items()}
     seconds = time_alternately(runs)
     return Costs(len(texts), {name: len(texts) / taken for name, taken in seconds.items()})

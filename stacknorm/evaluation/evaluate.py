@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
 from stacknorm.bundle import Bundle, load_bundle
 from stacknorm.engine import Engine
 from stacknorm.evaluation.abstention import Withheld, find_withheld
@@ -13,12 +11,11 @@ from stacknorm.evaluation.answers import Answers
 from stacknorm.evaluation.bootstrap import Rows
 from stacknorm.evaluation.cost import Costs, load_members, measure_costs
 from stacknorm.evaluation.depth import CascadeScore, score_cascade
-from stacknorm.evaluation.leaks import Leaks, audit, seen_prints
+from stacknorm.evaluation.leaks import Leaks, audit, find_leaked, seen_prints, split_off
 from stacknorm.evaluation.mistakes import Mistake, worst_mistakes
-from stacknorm.evaluation.part import Part, score_part
-from stacknorm.evaluation.protocol import Protocol, describe_stack, look_at_machine
+from stacknorm.evaluation.part import Part, accuracy_on, score_part
+from stacknorm.evaluation.protocol import Protocol, write_protocol
 from stacknorm.evaluation.trial import Question, Sheet, ask, ask_engine, read_sheet, task_of
-from stacknorm.source import digest_file
 from stacknorm.text import fingerprints
 
 STACK = "stack"
@@ -64,25 +61,15 @@ def evaluate_bundle(name: str, question: Question, now: datetime, *, with_costs:
     engines = _load(bundle)
     systems = ask(bundle, engines[STACK], question.task, sheet)
     prints = fingerprints(sheet.row_texts)
-    seen = seen_prints(bundle, question.training_files)
-    leaked = None if seen is None else np.isin(prints, seen)
+    leaked = find_leaked(prints, seen_prints(bundle, question.training_files))
+    clean = split_off(leaked)
     costs = _measure(bundle, engines, question.task, sheet) if with_costs else None
     cascade = ask_engine(engines[CASCADE], question.task, sheet, spec.labels) if CASCADE in engines else None
     return Evaluation(
-        protocol=Protocol(
-            task=question.task,
-            kind=spec.kind,
-            labels=systems.stack.labels,
-            data=question.data.name,
-            data_sha256=digest_file(question.data),
-            rows=len(sheet.truth),
-            stacks=(describe_stack(bundle, engines[STACK], question.task),),
-            machine=look_at_machine(),
-            made_at=now.isoformat(timespec="seconds"),
-        ),
+        protocol=write_protocol(question, [(bundle, engines[STACK])], len(sheet.truth), now),
         official=score_part(systems, spec.conformal),
-        clean=None if leaked is None or leaked.all() else score_part(systems.only(~leaked), spec.conformal),
-        leaks=audit(prints, systems.stack, leaked),
+        clean=None if clean is None else score_part(systems.only(clean), spec.conformal),
+        leaks=audit(prints, sheet.documents, sheet.truth.tolist(), leaked, accuracy_on(systems.stack, leaked)),
         withheld=find_withheld(bundle.manifest, sheet.row_texts, systems.stack),
         cascade=_weigh(bundle, systems.stack, cascade, costs),
         costs=costs,
@@ -101,7 +88,7 @@ def _load(bundle: Bundle) -> dict[str, Engine]:
 def _measure(bundle: Bundle, engines: Mapping[str, Engine], task: str, sheet: Sheet) -> Costs:
     members = bundle.manifest.members_of(task)
     single = load_members(bundle, members, engines[STACK]) if len(members) > 1 else {}
-    return measure_costs({**engines, **single}, sheet)
+    return measure_costs({**engines, **single}, sheet.texts, sheet.mentions)
 
 
 def _weigh(

@@ -5,7 +5,7 @@ Two texts are the same news when they agree after URLs, punctuation, case and HT
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from stacknorm.bundle import FINGERPRINTS_FILE, Bundle, Interval
 from stacknorm.dataset import read_texts
-from stacknorm.evaluation.answers import Answers, Chosen
-from stacknorm.evaluation.metrics import score
+from stacknorm.evaluation.answers import Chosen
+from stacknorm.evaluation.bootstrap import Rows
 from stacknorm.text import fingerprints
 
 Prints = npt.NDArray[np.int64]
@@ -29,8 +29,8 @@ class Leaks:
     rows: int
     leaked: int | None
     """Rows whose text was trained on; None where neither bundle nor user says what that was."""
-    leaked_accuracy: Interval | None
-    """Of the stack on those rows; None where there are none."""
+    leaked_score: Interval | None
+    """The stack's accuracy on those rows (of tasks with many labels a text, its F1); None where there are none."""
     repeated: int
     """Rows whose text stands further up in the file."""
     contradictory: int
@@ -49,34 +49,40 @@ def seen_prints(bundle: Bundle, training_files: Sequence[Path] = ()) -> Prints |
     return np.unique(np.concatenate(known)) if known else None
 
 
-def audit(prints: Prints, answers: Answers, leaked: Chosen | None) -> Leaks:
+def find_leaked(prints: Prints, seen: Prints | None) -> Chosen | None:
+    """Which rows' texts were seen, [n]; None where nothing is known of what was."""
+    return None if seen is None else np.isin(prints, seen)
+
+
+def split_off(leaked: Chosen | None) -> Chosen | None:
+    """Which rows are clean, [n]; None where that is not known, or no row is."""
+    return None if leaked is None or leaked.all() else ~leaked
+
+
+def audit(
+    prints: Prints, documents: Rows, truths: Sequence[Hashable], leaked: Chosen | None, leaked_score: Interval | None
+) -> Leaks:
     """Count leaks and repetitions.
 
     Args:
         prints: fingerprint of each row's text, [n].
-        answers: of the stack, [n].
+        documents: the document of each row, [n]; rows of one are no repetition of each other.
+        truths: what is true of each row, [n].
         leaked: which rows were trained on, [n].
+        leaked_score: the stack's on those.
     """
-    seen = answers.only(leaked) if leaked is not None and leaked.any() else None
+    _, firsts = np.unique(documents, return_index=True)
     return Leaks(
         rows=len(prints),
         leaked=None if leaked is None else int(leaked.sum()),
-        leaked_accuracy=score(seen.probabilities, seen.truth, seen.bootstrap)["accuracy"] if seen else None,
-        repeated=_repeated(prints, answers),
-        contradictory=_contradictory(prints, answers),
+        leaked_score=leaked_score,
+        repeated=int(len(firsts) - len(np.unique(prints[firsts]))),
+        contradictory=_contradictory(prints, documents, truths),
     )
 
 
-def _repeated(prints: Prints, answers: Answers) -> int:
-    """Documents whose text came before; the mentions of one document are no repetition of each other."""
-    _, firsts = np.unique(answers.documents, return_index=True)
-    return int(len(firsts) - len(np.unique(prints[firsts])))
-
-
-def _contradictory(prints: Prints, answers: Answers) -> int:
-    labels: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for print_, document, label in zip(
-        prints.tolist(), answers.documents.tolist(), answers.truth.tolist(), strict=True
-    ):
-        labels[print_][document].append(label)
-    return sum(len({tuple(found) for found in copies.values()}) > 1 for copies in labels.values())
+def _contradictory(prints: Prints, documents: Rows, truths: Sequence[Hashable]) -> int:
+    copies: dict[int, dict[int, list[Hashable]]] = defaultdict(lambda: defaultdict(list))
+    for print_, document, truth in zip(prints.tolist(), documents.tolist(), truths, strict=True):
+        copies[print_][document].append(truth)
+    return sum(len({tuple(found) for found in documents.values()}) > 1 for documents in copies.values())

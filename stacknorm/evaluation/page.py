@@ -10,18 +10,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.axes import Axis, axis_over
 from stacknorm.evaluation.compare import Comparison
+from stacknorm.evaluation.counted import CountedEvaluation
 from stacknorm.evaluation.evaluate import STACK, Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
     TITLES,
     cascade_sentences,
     comparison_sentences,
+    counted_sentences,
     leak_sentences,
     member_sentence,
     sentence,
     set_sentences,
     spell,
     spell_best,
+    spell_count_difference,
     spell_paired,
     spell_percent,
     spell_points,
@@ -58,6 +61,31 @@ def render_evaluation(evaluation: Evaluation) -> str:
             withheld_sentence=withheld_sentence(evaluation.withheld),
             cascade_sentences=tuple(cascade_sentences(evaluation.cascade)) if evaluation.cascade else (),
             confusions=confusions(shown, _CONFUSIONS),
+        )
+    )
+
+
+def render_counted(evaluation: CountedEvaluation) -> str:
+    """The page of a task with any number of labels or spans a text."""
+    shown = evaluation.clean or evaluation.official
+    which = "clean texts" if evaluation.clean else "all texts"
+    scores = {name: found.micro_f1 for name, found in shown.systems.items()}
+    labels = {one.label: one.f1 for one in shown.systems[STACK].labels}
+    return (
+        _environment()
+        .get_template("counted.html.j2")
+        .render(
+            evaluation=evaluation,
+            protocol=evaluation.protocol,
+            shown=shown,
+            which=which,
+            parts={"all texts": evaluation.official} | ({"clean texts": evaluation.clean} if evaluation.clean else {}),
+            scores=scores,
+            score_axis=axis_over(scores.values()),
+            labels=labels,
+            label_axis=axis_over(labels.values(), from_zero=True),
+            verdict=spell_count_difference(shown, which),
+            sentences=tuple(counted_sentences(evaluation)),
         )
     )
 

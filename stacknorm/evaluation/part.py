@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.abstention import SetScores, score_sets
@@ -16,7 +17,7 @@ from stacknorm.evaluation.classes import (
     risk_coverage,
     score_classes,
 )
-from stacknorm.evaluation.metrics import score
+from stacknorm.evaluation.metrics import accuracy, score
 from stacknorm.evaluation.paired import Paired, compare_answers
 from stacknorm.pooling.conformal import ClassConditional
 
@@ -75,6 +76,14 @@ def score_part(systems: Systems, conformal: ClassConditional | None = None) -> P
         risk_coverage=risk_coverage(stack),
         sets=score_sets(stack, conformal),
     )
+
+
+def accuracy_on(answers: Answers, chosen: Chosen | None) -> Interval | None:
+    """The accuracy on the chosen rows, [n]; None where there are none."""
+    if chosen is None or not chosen.any():
+        return None
+    some = answers.only(chosen)
+    return some.bootstrap.interval(partial(accuracy, some.probabilities, some.truth))
 
 
 def confusions(part: Part, most: int) -> list[tuple[int, str, str]]:

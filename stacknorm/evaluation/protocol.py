@@ -2,8 +2,9 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from stacknorm.bundle import Bundle, TaskKind
 from stacknorm.engine import Engine
 from stacknorm.evaluation.bootstrap import RESAMPLES, SEED
+from stacknorm.evaluation.trial import Question
+from stacknorm.source import digest_file
 
 CLEANING = "HTML unescaped, URLs removed, whitespace folded"
 SAME_TEXT = "equal after URLs, punctuation, case and HTML entities are folded"
@@ -64,7 +67,7 @@ class Protocol:
     @property
     def drawn(self) -> str:
         """What a resample draws."""
-        return "texts, each with all its mentions" if self.kind == "entity" else "rows"
+        return "texts, each with all its mentions" if self.kind == "entity" else "texts"
 
 
 def describe_stack(bundle: Bundle, engine: Engine, task: str) -> Scored:
@@ -78,6 +81,22 @@ def describe_stack(bundle: Bundle, engine: Engine, task: str) -> Scored:
         max_tokens=bundle.manifest.max_tokens,
         calibrated=spec.calibrated,
         member_temperatures=bool(spec.member_temperatures),
+    )
+
+
+def write_protocol(question: Question, stacks: Sequence[tuple[Bundle, Engine]], rows: int, now: datetime) -> Protocol:
+    """The protocol of a question that was put to some stacks."""
+    spec = stacks[0][0].manifest.tasks[question.task]
+    return Protocol(
+        task=question.task,
+        kind=spec.kind,
+        labels=spec.labels,
+        data=question.data.name,
+        data_sha256=digest_file(question.data),
+        rows=rows,
+        stacks=tuple(describe_stack(bundle, engine, question.task) for bundle, engine in stacks),
+        machine=look_at_machine(),
+        made_at=now.isoformat(timespec="seconds"),
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stacknorm.evaluation.compare import Comparison, LabelPair, Match
+from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.evaluate import Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
@@ -16,6 +17,7 @@ from stacknorm.evaluation.sentences import (
     cascade_sentences,
     comparison_sentences,
     cost_sentence,
+    counted_sentences,
     leak_sentences,
     member_sentence,
     protocol_sentences,
@@ -23,6 +25,7 @@ from stacknorm.evaluation.sentences import (
     set_sentences,
     spell,
     spell_best,
+    spell_count_difference,
     spell_paired,
     spell_points,
     withheld_sentence,
@@ -51,10 +54,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     which = "clean rows" if evaluation.clean else "all rows"
     console.print(f"[bold]{stack.name}[/] on {evaluation.protocol.data}, {evaluation.protocol.task}", highlight=False)
     console.print(_score_table(evaluation))
-    console.print(_member_table(shown, f"Members, {which}"))
+    console.print(_member_table(shown, which.capitalize()))
     console.print(Text(spell_best(shown)))
     console.print()
-    console.print(_class_table(shown, f"Labels, {which}"))
+    console.print(_class_table(shown, which.capitalize()))
     for count, truth, given in confusions(shown, _CONFUSIONS):
         console.print(Text(f"{count:5,} times {truth} was taken for {given}"))
     console.print()
@@ -87,11 +90,11 @@ def _score_table(evaluation: Evaluation) -> Table:
 
 
 def _member_table(part: Part, title: str) -> Table:
-    table = Table(title, "accuracy", "NLL", "ECE", "AURC", box=SIMPLE_HEAD)
+    table = Table(title, "accuracy", "NLL (nats)", "ECE", box=SIMPLE_HEAD)
     for name, scores in {"stack": part.stack, **part.members}.items():
         cells = spell(scores["accuracy"]), spell(scores["nll"]), f"{scores['ece'].value:.3f}"
         mark = " (best)" if name == part.best_member else ""
-        table.add_row(f"{name}{mark}", *cells, f"{scores['aurc'].value:.3f}", style="bold" if name == "stack" else "")
+        table.add_row(f"{name}{mark}", *cells, style="bold" if name == "stack" else "")
     return table
 
 
@@ -101,6 +104,46 @@ def _class_table(part: Part, title: str) -> Table:
         table.add_column(column, justify="right")
     for one in part.classes:
         table.add_row(one.label, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", f"{one.rows:,}")
+    return table
+
+
+def print_counted(evaluation: CountedEvaluation, console: Console) -> None:
+    """Print scores, members, labels, the leak audit and the protocol."""
+    protocol = evaluation.protocol
+    shown = evaluation.clean or evaluation.official
+    which = "clean texts" if evaluation.clean else "all texts"
+    console.print(
+        Text(f"{protocol.stacks[0].name} on {protocol.data}, {protocol.task} ({protocol.kind})", style="bold")
+    )
+    for title, part in {"All texts": evaluation.official, "Clean texts": evaluation.clean}.items():
+        if part is not None:
+            console.print(_system_table(part, f"{title} ({part.rows:,})"))
+    console.print(Text(spell_count_difference(shown, which)))
+    console.print()
+    console.print(_label_table(shown, which.capitalize()))
+    for line in counted_sentences(evaluation):
+        console.print(Text(line))
+    console.print()
+    for line in protocol_sentences(protocol):
+        console.print(Text(line), style="dim")
+
+
+def _system_table(part: CountPart, title: str) -> Table:
+    table = Table(title, "micro F1", "macro F1", "precision", "recall", box=SIMPLE_HEAD)
+    for name, found in part.systems.items():
+        cells = f"{found.macro_f1.value:.3f}", f"{found.precision.value:.3f}", f"{found.recall.value:.3f}"
+        mark = " (best)" if name == part.best_member else ""
+        table.add_row(f"{name}{mark}", spell(found.micro_f1), *cells, style="bold" if name == "stack" else "")
+    return table
+
+
+def _label_table(part: CountPart, title: str) -> Table:
+    table = Table(title, "F1", box=SIMPLE_HEAD)
+    for column in ("precision", "recall", "true", "given"):
+        table.add_column(column, justify="right")
+    for one in part.systems["stack"].labels:
+        rates = f"{one.precision:.3f}", f"{one.recall:.3f}"
+        table.add_row(one.label, spell(one.f1), *rates, f"{one.true:,}", f"{one.given:,}")
     return table
 
 

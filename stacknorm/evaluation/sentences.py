@@ -6,6 +6,7 @@ from stacknorm.bundle import Interval
 from stacknorm.evaluation.abstention import SetScores, Withheld
 from stacknorm.evaluation.compare import Comparison
 from stacknorm.evaluation.cost import Costs
+from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.depth import CascadeScore
 from stacknorm.evaluation.leaks import Leaks
 from stacknorm.evaluation.paired import Paired
@@ -64,17 +65,17 @@ def spell_best(part: Part) -> str:
     return sentence(spell_paired("the stack", f"its best member {best}", part.paired[best]))
 
 
-def leak_sentences(leaks: Leaks) -> Iterator[str]:
-    """The leak audit."""
+def leak_sentences(leaks: Leaks, measure: str = "accuracy") -> Iterator[str]:
+    """The leak audit; `measure` is what the score on leaked rows is called."""
     if leaks.leaked is None:
         yield "The bundle does not say what it learnt from, so no row is known to be clean; name the files (--train)."
-    elif not leaks.leaked_accuracy:
+    elif not leaks.leaked_score:
         yield f"None of the {leaks.rows:,} rows was trained on."
     else:
         share = 100 * leaks.leaked / leaks.rows
         yield (
-            f"{leaks.leaked:,} of {leaks.rows:,} rows ({share:.1f} %) were trained on; the stack is right on "
-            f"{spell_percent(leaks.leaked_accuracy)} of those."
+            f"{leaks.leaked:,} of {leaks.rows:,} rows ({share:.1f} %) were trained on; {measure} on those: "
+            f"{spell_percent(leaks.leaked_score)}."
         )
     yield f"In the file {leaks.repeated:,} rows repeat an earlier text; {leaks.contradictory:,} texts have two labels."
 
@@ -122,6 +123,26 @@ def cost_sentence(costs: Costs) -> str:
     """Texts a second."""
     each = ", ".join(f"{name} {rate:,.0f}" for name, rate in costs.texts_per_second.items())
     return f"Texts a second on {costs.texts:,} of the texts, measured by turns: {each}."
+
+
+def spell_count_difference(part: CountPart, which: str) -> str:
+    """The stack against its best member, where labels or spans are counted."""
+    found = part.difference
+    if found is None:
+        return f"The best single voice, {part.best_member}, is a channel and cannot be asked alone."
+    verdict = "better than" if found.low > 0 else "worse than" if found.high < 0 else "not told apart from"
+    return (
+        f"On {which} the stack is {verdict} its best member {part.best_member}: micro F1 {spell_points(found)} points."
+    )
+
+
+def counted_sentences(evaluation: CountedEvaluation) -> Iterator[str]:
+    """Leaks, mended annotations and costs."""
+    yield from leak_sentences(evaluation.leaks, "micro F1")
+    if evaluation.mended:
+        yield f"The annotations of {evaluation.mended:,} texts had to be mended to be read."
+    if evaluation.costs is not None:
+        yield cost_sentence(evaluation.costs)
 
 
 def comparison_sentences(comparison: Comparison) -> Iterator[str]:

@@ -71,10 +71,11 @@ def read_sheet(spec: TaskSpec, question: Question) -> Sheet:
     Raises:
         DataError: the file cannot be used; names file, line and problem.
     """
-    space = spec.space(question.task)
     if spec.kind == "entity":
         return _read_mentions(spec, question)
-    rows = read_labelled(question.data, space, question.order)
+    if spec.kind != "single":
+        raise DataError(f"task {question.task} has no one label a row, for its kind is {spec.kind}")
+    rows = read_labelled(question.data, spec.space(question.task), question.order)
     texts = tuple(row.text for row in rows)
     truth = np.array([row.label for row in rows], dtype=np.int64)
     return Sheet(texts, ((),) * len(texts), truth, np.arange(len(texts)), texts)
