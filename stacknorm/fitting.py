@@ -3,13 +3,13 @@
 The rows must be new to every member; those a bundle knows its members were trained on are refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stacknorm.bundle import Bundle, FittedOn, save_manifest
+from stacknorm.bundle import Bundle, FittedOn, Manifest, save_manifest
 from stacknorm.dataset import read_labelled
 from stacknorm.engine import Engine
 from stacknorm.entities import Mention
@@ -20,7 +20,8 @@ from stacknorm.evaluation.metrics import Truth, nll, score
 from stacknorm.evaluation.trial import Question, Sheet, read_sheet, task_of
 from stacknorm.label_order import InferredMap, infer_map
 from stacknorm.labels import LabelSpace
-from stacknorm.pooling.choice import choose
+from stacknorm.pooling.choice import Choice, choose
+from stacknorm.pooling.conformal import fit_class_conditional
 from stacknorm.pooling.held_out import UNLISTED, HeldOut, Prints
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.progress import Report
@@ -99,29 +100,50 @@ def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *
     names = bundle.manifest.members_of(task)
     held_out = ask_members(Engine.load(bundle.root), read_unseen(bundle, Question(rows, task, tuple(integers))), report)
     report("fitting pool and calibrator", 0, 1)
-    decision = choose(held_out)
-    said = {STACK: decision.probabilities} | dict(zip(names, held_out.members, strict=True))
+    fitted_on = FittedOn(file=rows.name, sha256=digest_file(rows), rows=len(held_out.truth))
+    manifest, _ = refit(bundle.manifest, task, held_out, fitted_on)
+    report("fitting pool and calibrator", 1, 1)
+    doubts = _find_doubts(names, held_out, spec.space(task))
+    return Fitted(save_manifest(bundle.root, manifest), doubts)
+
+
+def refit(
+    manifest: Manifest,
+    task: str,
+    held_out: HeldOut,
+    fitted_on: FittedOn | None,
+    choosing: Callable[[HeldOut], Choice] = choose,
+) -> tuple[Manifest, Choice]:
+    """Choose a task's pool and calibrator anew.
+
+    Args:
+        manifest: to change; its own pool may be of other members.
+        task: one of its tasks.
+        held_out: what all members and channels with a head for the task say, in manifest order.
+        fitted_on: where the rows come from; None: training held them out.
+        choosing: how to choose.
+
+    Returns:
+        The manifest with pool, calibrator, conformal thresholds (where it had some) and cross-validated scores.
+    """
+    spec, names = manifest.tasks[task], manifest.members_of(task)
+    choice = choosing(held_out)
+    said = {STACK: choice.probabilities} | dict(zip(names, held_out.members, strict=True))
+    sets = spec.conformal and fit_class_conditional(choice.probabilities, held_out.truth, spec.conformal.alpha)
     fitted = spec.model_copy(
         update={
-            "pool": decision.pool,
-            "calibrator": decision.calibrator,
+            "pool": choice.pool,
+            "calibrator": choice.calibrator,
             "calibrated": True,
-            "conformal": None,
-            "fitted_on": FittedOn(file=rows.name, sha256=digest_file(rows), rows=len(held_out.truth)),
+            "conformal": sets,
+            "fitted_on": fitted_on,
             "best_member": min(names, key=lambda name: nll(said[name], held_out.truth)),
         }
     )
     draws = Bootstrap(held_out.prints)
     scores = {name: score(probabilities, held_out.truth, draws) for name, probabilities in said.items()}
-    manifest = bundle.manifest.model_copy(
-        update={
-            "tasks": dict(bundle.manifest.tasks) | {task: fitted},
-            "scores": dict(bundle.manifest.scores) | {task: scores},
-        }
-    )
-    report("fitting pool and calibrator", 1, 1)
-    doubts = _find_doubts(names, held_out, spec.space(task))
-    return Fitted(save_manifest(bundle.root, manifest), doubts)
+    tasks = dict(manifest.tasks) | {task: fitted}
+    return manifest.model_copy(update={"tasks": tasks, "scores": dict(manifest.scores) | {task: scores}}), choice
 
 
 def infer_labels(

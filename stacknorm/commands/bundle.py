@@ -13,7 +13,7 @@ from stacknorm.source import BASE_FILES, WEIGHTS_FILE, WHEELS, digest_files
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stacknorm.bundle import BaseSpec, Bundle
+    from stacknorm.bundle import BaseSpec, Bundle, Interval
     from stacknorm.progress import Report
 
 app = typer.Typer(help="See, verify, fetch and make bundles.", no_args_is_help=True, add_completion=False)
@@ -252,6 +252,7 @@ def cascade(
         descent = Descent(tuple(_split(names) for names in stage), mode, max_loss)
         with draft_bundle(found, out) as draft, _progress() as report:
             add_cascade(draft, descent, rows, report)
+            _write_card(draft)
         made = load_bundle(out)
         console = open_console()
         console.print(_table_stages(made))
@@ -263,6 +264,78 @@ def cascade(
                 highlight=False,
             )
         console.print(f"wrote {out}, stack digest {made.digest}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def join(
+    bundle: _Bundle,
+    *,
+    out: Annotated[Path, typer.Option(help="Directory of the new bundle.")],
+    name: Annotated[str, typer.Option(help="Of the channel, beside the members' names.")],
+    member: Annotated[list[str], typer.Option(help="A member it reads with. Repeat it, twice at least.")],
+    fit: Annotated[Path, typer.Option(help="Labelled rows, new to every member.")],
+    task: Annotated[str, typer.Option(help="What the rows label; needed where the bundle has several tasks.")] = "",
+    labels: Annotated[
+        str, typer.Option(help="What the integers 0, 1, ... in the rows mean: bearish,bullish,neutral.")
+    ] = "",
+    add: Annotated[bool, typer.Option("--sum", help="Add features instead of setting them end to end.")] = False,
+) -> None:
+    r"""Join members by a channel: one head, trained on the rows, on what they all read; to the pool one more member.
+
+    Pool and calibrator are chosen anew on the same rows; prints what the channel is worth, cross-validated. Needs
+    the extra: pip install 'stacknorm\[train]'.
+
+    Example:  stacknorm bundle join mine --out joined --name both --member finbert --member tone --fit rows.csv
+    """
+    with plain_errors():
+        with needs_train("training a channel"):
+            from stacknorm.evaluation.trial import Question
+            from stacknorm.fitting import read_unseen
+            from stacknorm.joint import add_channels, make_junction
+        from stacknorm.bundle import FittedOn, load_bundle
+        from stacknorm.draft import draft_bundle
+        from stacknorm.source import digest_file
+
+        found = load_bundle(bundle)
+        chosen = _only_task(found, task)
+        junction = make_junction(name, member, "sum" if add else "concat")
+        rows = read_unseen(found, Question(fit, chosen, _split(labels)))
+        origin = FittedOn(file=fit.name, sha256=digest_file(fit), rows=len(rows.sheet.truth))
+        with draft_bundle(found, out) as draft, _progress() as report:
+            gain = add_channels(draft, [junction], [rows], fitted_on={chosen: origin}, report=report).gains[chosen]
+            _write_card(draft)
+        made = load_bundle(out)
+        console = open_console()
+        for table in (_table_members(made), _table_tasks(made), *_table_scores(made)):
+            console.print(table)
+        console.print(
+            f"with the channel less without it, cross-validated: NLL {_signed(gain.nll)}, accuracy "
+            f"{_signed(gain.accuracy)}: {gain.verdict}",
+            highlight=False,
+        )
+        console.print(f"wrote {out}, stack digest {made.digest}", highlight=False, soft_wrap=True)
+
+
+def _only_task(bundle: "Bundle", task: str) -> str:
+    """The task asked for, or the only one there is."""
+    from stacknorm.errors import DataError
+
+    tasks = bundle.manifest.tasks
+    if not task and len(tasks) > 1:
+        raise DataError(f"bundle {bundle.manifest.name} has several tasks, name one with --task: {', '.join(tasks)}")
+    return task or next(iter(tasks))
+
+
+def _write_card(bundle: "Bundle") -> None:
+    """Write the model card anew, from the manifest as it is now."""
+    from stacknorm.bundle import load_bundle
+    from stacknorm.evaluation.card import CARD_FILE, render_card
+
+    (bundle.root / CARD_FILE).write_text(render_card(load_bundle(bundle.root)), encoding="utf-8")
+
+
+def _signed(found: "Interval") -> str:
+    return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -356,7 +429,7 @@ def _table_stages(bundle: "Bundle") -> "Table":
         ended = f"{spec.report.ended[number]:.1%}" if spec.report else ""
         table.add_row(str(number + 1), ", ".join(stage.members), "all" if last else sure or "what is settled", ended)
     if spec.report:
-        kept = (f"{task} {v.value:+.4f} ({v.low:+.4f} to {v.high:+.4f})" for task, v in spec.report.kept.items())
+        kept = (f"{task} {_signed(interval)}" for task, interval in spec.report.kept.items())
         table.caption = "; ".join(["accuracy less the whole stack's", *kept]) if spec.report.kept else None
     return table
 

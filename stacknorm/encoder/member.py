@@ -88,7 +88,7 @@ class Member(nn.Module):
         if not self.heads:
             (task,) = self.poolings
             output = self.upper(inputs_embeds=hidden, attention_mask=mask, output_hidden_states=self.gives_features)
-            states = output.hidden_states[-1] if self.gives_features else hidden
+            states = output.hidden_states[-1] if output.hidden_states else hidden  # empty where no layer is its own
             return {task: output.logits.float()} | self._features(states, mask)
         states = self.states(hidden, mask)
         logits = {

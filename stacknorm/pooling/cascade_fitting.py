@@ -7,7 +7,7 @@ import numpy as np
 
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.cascade import fit_stop, is_sure
-from stacknorm.pooling.choice import choose
+from stacknorm.pooling.choice import Choice, choose
 from stacknorm.pooling.held_out import HeldOut, Indices, Truth
 from stacknorm.pooling.pool import Pool, Probabilities
 
@@ -43,6 +43,15 @@ class FittedCascade:
     def answers(self, ended: Indices) -> Probabilities:
         """What the cascade says of rows that end at these stages, [n, c]."""
         return np.stack(self.said)[ended, np.arange(len(ended))]
+
+
+def choose_settling(held_out: HeldOut) -> Choice:
+    """Choose among the pools and calibrators that an exact cascade can bound, as `choose` does among all.
+
+    Raises:
+        DataError: as `choose`.
+    """
+    return choose(held_out, LINEAR_POOLS, ORDER_KEEPING)
 
 
 def fit_cascade(
