@@ -52,7 +52,9 @@ def _what_it_is(bundle: Bundle) -> Iterator[str]:
 def _weights(member: MemberSpec) -> str:
     if not member.files:
         return "the checkpoint as it is"
-    return "LoRA adapter and heads" if ADAPTER_WEIGHTS_FILE in member.files else "heads"
+    if ADAPTER_WEIGHTS_FILE in member.files:
+        return "LoRA adapter and heads"
+    return "trained in full" if member.base.references == (member.name,) else "heads"
 
 
 def _how_it_answers(manifest: Manifest) -> Iterator[str]:
@@ -76,9 +78,7 @@ def _answering(spec: TaskSpec, voices: Sequence[str]) -> str:
     ]
     sentences = [f"{', then '.join(parts)}."]
     if not spec.calibrated:
-        sentences.append(
-            "**Not calibrated**: neither pool nor calibrator was fitted, so read no probability literally."
-        )
+        sentences.append("**Not calibrated**: neither pool nor calibrator was fitted, take no probability literally.")
     elif spec.fitted_on is not None:
         rows = f"{spec.fitted_on.rows:,} rows of {spec.fitted_on.file} (`{spec.fitted_on.sha256[:16]}…`)"
         sentences.append(f"Pool and calibrator were fitted on {rows}, on which no member was trained.")
