@@ -9,11 +9,21 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from stacknorm.errors import DataError
-from stacknorm.training.recipe import DataRecipe, MemberRecipe, Range, Recipe, SearchRecipe, TaskRecipe, load_recipe
-from toy_training import FATES, HEAD, MOOD, ONE
+from stacknorm.training.recipe import (
+    CascadeRecipe,
+    ChannelRecipe,
+    DataRecipe,
+    MemberRecipe,
+    Range,
+    Recipe,
+    SearchRecipe,
+    TaskRecipe,
+    load_recipe,
+)
+from toy_training import FATES, HEAD, MOOD, ONE, THEMES
 
 ROOT = Path(__file__).parent.parent
-TABLES = (Recipe, TaskRecipe, DataRecipe, MemberRecipe, SearchRecipe, Range)
+TABLES = (Recipe, TaskRecipe, DataRecipe, MemberRecipe, ChannelRecipe, CascadeRecipe, SearchRecipe, Range)
 
 
 def load(text: str, root: Path) -> Recipe:
@@ -60,6 +70,21 @@ def test_the_configs_that_are_shipped_can_be_read(config: Path) -> None:
 def test_a_config_with_a_slip_names_what_is_wrong(given: str, slip: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         load((HEAD + MOOD + ONE).replace(given, slip, 1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("forms", "message"),
+    [
+        ('[cascade]\nstages = [["one"]]\n', "cascade.stages: Tuple should have at least 2 items"),
+        ('[cascade]\nstages = [["one"], ["one"]]\n', "stages of the cascade do not name each of one once"),
+        ('[cascade]\nstages = [["one"], []]\n', "a cascade answers tasks of kind single and entity; themes is multi"),
+        ('[[channels]]\nname = "both"\nmembers = ["one", "six"]\n', "channel both joins unknown members: six"),
+        ('[[channels]]\nname = "one"\nmembers = ["one", "one"]\n', "two members share a name: one, one"),
+    ],
+)
+def test_forms_that_do_not_fit_the_members_are_refused(forms: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        load(HEAD + MOOD + THEMES + ONE + forms, tmp_path)
 
 
 def test_a_task_without_a_head_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,17 +22,18 @@ from stacknorm.bundle import (
     Training,
     save_manifest,
 )
-from stacknorm.evaluation.card import CARD_FILE, render_card
 from stacknorm.evaluation.evaluate import STACK
-from stacknorm.pooling.choice import choose
+from stacknorm.pooling.cascade_fitting import choose_settling
+from stacknorm.pooling.choice import Choice, choose
 from stacknorm.pooling.conformal import ClassConditional, fit_class_conditional
+from stacknorm.pooling.held_out import HeldOut
 from stacknorm.pooling.pool import Probabilities, from_pairs
 from stacknorm.source import BASE_FILES, digest_files
 from stacknorm.training.corpus import describe_rows
 from stacknorm.training.evidence import Evidence
 from stacknorm.training.finetune import Cost, task_nll
 from stacknorm.training.plan import Plan
-from stacknorm.training.recipe import MemberRecipe, TaskRecipe
+from stacknorm.training.recipe import MemberRecipe, Recipe, TaskRecipe
 from stacknorm.training.targets import head_labels, head_pooling
 from stacknorm.training.trainee import base_files, member_files, name_base
 
@@ -47,13 +48,18 @@ class Fitted:
     scores: Mapping[str, Mapping[str, Interval]]
 
 
-def fit_task(recipe: TaskRecipe, evidence: Evidence) -> Fitted:
+def choosing_of(recipe: Recipe) -> Callable[[HeldOut], Choice]:
+    """How pools and calibrators are chosen: among all, or among those an exact cascade can bound."""
+    return choose_settling if recipe.cascade and recipe.cascade.mode == "exact" else choose
+
+
+def fit_task(recipe: TaskRecipe, evidence: Evidence, choosing: Callable[[HeldOut], Choice]) -> Fitted:
     """Choose pool and calibrator by held-out NLL.
 
     The stack's scores are cross-validated inside the units: each is pooled and calibrated by what was fitted without
     it, so they are not flattered.
     """
-    decision = choose(evidence.held_out())
+    decision = choosing(evidence.held_out())
     pooled = decision.probabilities
     if evidence.kind == "multi":
         pooled = from_pairs(pooled, len(recipe.labels))
@@ -81,7 +87,7 @@ def _fit_sets(recipe: TaskRecipe, probabilities: Probabilities, evidence: Eviden
 def write_bundle(
     plan: Plan, folders: Mapping[str, Path], fitted: Mapping[str, Fitted], costs: Mapping[str, Cost]
 ) -> Bundle:
-    """Write everything a bundle holds to the plan's directory.
+    """Write everything a bundle holds, but for its card, to the plan's directory.
 
     Args:
         plan: recipe, data and bases.
@@ -98,9 +104,7 @@ def write_bundle(
             name_base(target, member.base[0])
     (plan.out / RECIPE_FILE).write_bytes(plan.config.read_bytes())
     (plan.out / FINGERPRINTS_FILE).write_bytes(save({"fingerprints": np.unique(plan.corpus.prints)}))
-    bundle = save_manifest(plan.out, _manifest(plan, fitted, costs))
-    (plan.out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
-    return bundle
+    return save_manifest(plan.out, _manifest(plan, fitted, costs))
 
 
 def _manifest(plan: Plan, fitted: Mapping[str, Fitted], costs: Mapping[str, Cost]) -> Manifest:

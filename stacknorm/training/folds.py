@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stacknorm.bundle import Interval
 from stacknorm.training.evidence import gather_evidence
-from stacknorm.training.fit import fit_task
+from stacknorm.training.fit import choosing_of, fit_task
 from stacknorm.training.plan import fold_jobs, make_plan
 from stacknorm.training.run import run_jobs, say_plan
 
@@ -56,7 +56,7 @@ def cross_validate(config: Path, data: Path, out: Path, folds: int, console: Con
         task: TaskScores(
             units=len(evidence.truth),
             texts=len(set(evidence.prints.tolist())),
-            scores=fit_task(plan.recipe.tasks[task], evidence).scores,
+            scores=fit_task(plan.recipe.tasks[task], evidence, choosing_of(plan.recipe)).scores,
         )
         for task, evidence in gather_evidence(plan, jobs).items()
     }

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from stacknorm.bundle import Digest, Name, TaskKind
+from stacknorm.decision import CASCADED
 from stacknorm.errors import DataError
 from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
@@ -153,6 +154,29 @@ class SearchRecipe(_Described):
     """Field -> the values to try, `[8, 16, 32]`, or a range, `{ low = 2e-4, high = 2e-3, log = true }`."""
 
 
+class ChannelRecipe(_Described):
+    """One head on what several members read of a text, trained on the held-out part when the members are finished."""
+
+    name: Name
+    """Its name in the bundle, beside the members'."""
+    members: tuple[Name, ...] = Field(min_length=2)
+    """Whose features it reads."""
+    combine: Literal["concat", "sum"] = "concat"
+    """`concat` sets features end to end; `sum` adds them, for members of one width."""
+
+
+class CascadeRecipe(_Described):
+    """The stack in depth, fitted on the held-out part when the members are finished."""
+
+    stages: tuple[tuple[Name, ...], ...] = Field(min_length=2)
+    """Members that run together, the cheap ones first; each member once."""
+    mode: Literal["bounded", "exact"] = "bounded"
+    """`bounded` stops where a stage is sure enough, `exact` where the members still to come cannot change the label;
+    for that pools must be linear and calibrators keep the order of labels, so only such ones are chosen."""
+    max_loss: float = Field(0.002, ge=0, lt=1)
+    """Of `bounded`: the share of a task's held-out rows that stopping early may cost."""
+
+
 class Recipe(_Described):
     """All of a training config."""
 
@@ -179,6 +203,10 @@ class Recipe(_Described):
     """The files to train on."""
     members: tuple[MemberRecipe, ...] = Field(min_length=1)
     """The members, in the order of the bundle."""
+    channels: tuple[ChannelRecipe, ...] = ()
+    """Heads on what several members read; each answers every `single` task."""
+    cascade: CascadeRecipe | None = None
+    """The stages in which members run; none: all at once."""
     search: SearchRecipe | None = None
     """What `--search` may change."""
 
@@ -199,11 +227,27 @@ class Recipe(_Described):
             raise ValueError(f"no such tasks: {', '.join(sorted(stray))}")
         if served := self.tasks.keys() - {task for member in self.members for task in self.tasks_of(member)}:
             raise ValueError(f"no member has a head for {', '.join(sorted(served))}")
-        names = [member.name for member in self.members]
+        names = [*(member.name for member in self.members), *(channel.name for channel in self.channels)]
         if len(set(names)) != len(names):
             raise ValueError(f"two members share a name: {', '.join(names)}")
         if self.search and self.search.member not in (None, *names):
             raise ValueError(f"search: no member {self.search.member}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_forms_that_fit(self) -> Self:
+        names = [member.name for member in self.members]
+        for channel in self.channels:
+            if stray := set(channel.members) - set(names):
+                raise ValueError(f"channel {channel.name} joins unknown members: {', '.join(sorted(stray))}")
+        if self.channels and not any(task.kind == "single" for task in self.tasks.values()):
+            raise ValueError("channels answer tasks of kind single, and there is none")
+        if self.cascade is None:
+            return self
+        if sorted(name for stage in self.cascade.stages for name in stage) != sorted(names):
+            raise ValueError(f"the stages of the cascade do not name each of {', '.join(names)} once")
+        if odd := [f"{name} is {task.kind}" for name, task in self.tasks.items() if task.kind not in CASCADED]:
+            raise ValueError(f"a cascade answers tasks of kind {' and '.join(CASCADED)}; {', '.join(odd)}")
         return self
 
     def spaces(self) -> dict[str, LabelSpace]:

@@ -11,9 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from stacknorm.bundle import Bundle
+from stacknorm.evaluation.card import CARD_FILE, render_card
+from stacknorm.progress import tell_nobody
 from stacknorm.training.evidence import gather_evidence
 from stacknorm.training.finetune import Cost, read_cost
-from stacknorm.training.fit import fit_task, write_bundle
+from stacknorm.training.fit import choosing_of, fit_task, write_bundle
+from stacknorm.training.forms import add_forms
 from stacknorm.training.plan import WORK, Job, fold_jobs, make_plan, whole_jobs
 from stacknorm.training.run import run_jobs, say_plan
 
@@ -37,11 +40,16 @@ def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundl
     say_plan(plan, [*folds, *whole], console)
     run_jobs(plan, [*folds, *whole], console)
     evidence = gather_evidence(plan, folds or whole)
-    fitted = {task: fit_task(plan.recipe.tasks[task], found) for task, found in evidence.items()}
+    choosing = choosing_of(plan.recipe)
+    fitted = {task: fit_task(plan.recipe.tasks[task], found, choosing) for task, found in evidence.items()}
     costs = {
         member.name: _cost([job for job in [*folds, *whole] if job.member == member]) for member in plan.recipe.members
     }
     bundle = write_bundle(plan, {job.member.name: job.folder for job in whole}, fitted, costs)
+    if plan.recipe.channels or plan.recipe.cascade:
+        console.print("fitting channels and cascade on what is held out")
+        bundle = add_forms(plan, bundle, tell_nobody)
+    (out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
     shutil.rmtree(out / WORK)
     return bundle
 
