@@ -104,7 +104,7 @@ class ChannelSpec(Frozen):
 
 
 class FittedOn(Frozen):
-    """Rows of a user on which a task's pool and calibrator were fitted; no member was trained on them."""
+    """Rows of a user on which something of a task was fitted; no member was trained on them."""
 
     file: str
     sha256: Digest
@@ -184,6 +184,8 @@ class CascadeSpec(Frozen):
     stages: tuple[StageSpec, ...] = Field(min_length=2)
     max_loss: float | None = None
     """Bounded mode: the share of accuracy that stopping was allowed to cost, for each task."""
+    fitted_on: Mapping[Name, FittedOn] = Field(default_factory=dict)
+    """Task -> rows of a user; not there: on the part that training held out."""
     report: CascadeReport | None = None
     """None where no rows were given."""
 

@@ -15,6 +15,7 @@ from stacknorm.bundle import (
     Bundle,
     CascadeReport,
     CascadeSpec,
+    FittedOn,
     Interval,
     Manifest,
     StageSpec,
@@ -115,7 +116,11 @@ def _fit(
     specs = tuple(
         StageSpec(members=members, tasks=tasks) for members, tasks in zip(descent.stages, stages, strict=True)
     )
-    return _with_cascade(outline, {"stages": specs, "max_loss": descent.max_loss}), kept
+    return _with_cascade(outline, {"stages": specs, "max_loss": descent.max_loss, "fitted_on": _origins(rows)}), kept
+
+
+def _origins(rows: Sequence[Unseen]) -> dict[str, FittedOn]:
+    return {part.task: part.origin for part in rows if part.origin is not None}
 
 
 def _measure_kept(found: FittedCascade, held_out: HeldOut) -> Interval:

@@ -49,6 +49,8 @@ class Unseen:
     sheet: Sheet
     trained_on: Prints
     """Fingerprints of the texts."""
+    origin: FittedOn | None = None
+    """None: they were held out in training."""
 
 
 def read_unseen(bundle: Bundle, question: Question) -> Unseen:
@@ -57,10 +59,9 @@ def read_unseen(bundle: Bundle, question: Question) -> Unseen:
     Raises:
         DataError: the bundle has no such task, or the file cannot be used.
     """
-    seen = seen_prints(bundle, question.training_files)
-    return Unseen(
-        question.task, read_sheet(task_of(bundle, question.task), question), UNLISTED if seen is None else seen
-    )
+    seen, sheet = seen_prints(bundle, question.training_files), read_sheet(task_of(bundle, question.task), question)
+    origin = FittedOn(file=question.data.name, sha256=digest_file(question.data), rows=len(sheet.truth))
+    return Unseen(question.task, sheet, UNLISTED if seen is None else seen, origin)
 
 
 def ask_members(engine: Engine, rows: Unseen, report: Report) -> HeldOut:
@@ -98,10 +99,10 @@ def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *
     if bundle.manifest.cascade is not None or spec.kind != "single":
         raise BundleError(f"only tasks of kind single, without a cascade, are fitted on rows; {task} is {spec.kind}")
     names = bundle.manifest.members_of(task)
-    held_out = ask_members(Engine.load(bundle.root), read_unseen(bundle, Question(rows, task, tuple(integers))), report)
+    unseen = read_unseen(bundle, Question(rows, task, tuple(integers)))
+    held_out = ask_members(Engine.load(bundle.root), unseen, report)
     report("fitting pool and calibrator", 0, 1)
-    fitted_on = FittedOn(file=rows.name, sha256=digest_file(rows), rows=len(held_out.truth))
-    manifest, _ = refit(bundle.manifest, task, held_out, fitted_on)
+    manifest, _ = refit(bundle.manifest, task, held_out, unseen.origin)
     report("fitting pool and calibrator", 1, 1)
     doubts = _find_doubts(names, held_out, spec.space(task))
     return Fitted(save_manifest(bundle.root, manifest), doubts)

@@ -15,7 +15,6 @@ from stacknorm.bundle import (
     HEADS_FILE,
     Bundle,
     ChannelSpec,
-    FittedOn,
     HeadSpec,
     Manifest,
     Name,
@@ -71,7 +70,6 @@ def add_channels(
     junctions: Sequence[Junction],
     rows: Sequence[Unseen],
     *,
-    fitted_on: Mapping[str, FittedOn],
     report: Report,
     choosing: Callable[[HeldOut], Choice] = choose,
 ) -> Joined:
@@ -81,7 +79,6 @@ def add_channels(
         bundle: one without channels. A cascade that it has is taken away, for its stages belong to the old pools.
         junctions: what to join, at least one.
         rows: of tasks of the kind `single`; each channel gets a head for each of them.
-        fitted_on: task -> where its rows come from; not there: training held them out.
         report: told of progress.
         choosing: how pools and calibrators are chosen.
 
@@ -91,32 +88,35 @@ def add_channels(
     """
     _check(bundle.manifest, junctions, rows)
     engine = Engine.load(bundle.root, form="width", language_guard=False, features=True)
-    heads: dict[str, dict[str, FittedHead]] = {junction.name: {} for junction in junctions}
-    asked: dict[str, HeldOut] = {}
-    for part in rows:
-        held_out = ask_members(engine, part, report)
-        features = _read_features(engine, part, report)
-        for junction in junctions:
-            report(f"training {junction.name}", len(asked), len(rows))
-            joined = _join(junction, features)
-            heads[junction.name][part.task] = fit_head(
-                joined, held_out.truth, held_out.prints, held_out.members.shape[2]
-            )
-        asked[part.task] = held_out
-    channels = tuple(_write(bundle, junction, heads[junction.name]) for junction in junctions)
+    trained = [_train(engine, part, junctions, report) for part in rows]
+    tasks = [part.task for part in rows]
+    channels = tuple(
+        _write(bundle, junction, dict(zip(tasks, (heads[place] for _, heads in trained), strict=True)))
+        for place, junction in enumerate(junctions)
+    )
     manifest = bundle.manifest.model_copy(update={"channels": channels, "cascade": None})
     gains = {}
-    for task, held_out in asked.items():
-        said = np.stack([*held_out.members, *(heads[junction.name][task].probabilities for junction in junctions)])
-        manifest, choice = refit(
-            _with_temperatures(manifest, task, len(junctions)),
-            task,
-            replace(held_out, members=said),
-            fitted_on.get(task),
-            choosing,
-        )
-        gains[task] = _compare(manifest.tasks[task].labels, held_out, choice, choosing(held_out))
+    for part, (held_out, heads) in zip(rows, trained, strict=True):
+        voices = np.stack([*held_out.members, *(head.probabilities for head in heads)])
+        manifest = _with_temperatures(manifest, part.task, len(heads))
+        manifest, choice = refit(manifest, part.task, replace(held_out, members=voices), part.origin, choosing)
+        gains[part.task] = _compare(manifest.tasks[part.task].labels, held_out, choice, choosing(held_out))
     return Joined(save_manifest(bundle.root, manifest), gains)
+
+
+def _train(
+    engine: Engine, part: Unseen, junctions: Sequence[Junction], report: Report
+) -> tuple[HeldOut, list[FittedHead]]:
+    """What members say of rows, and each channel's head for their task."""
+    held_out = ask_members(engine, part, report)
+    features = _read_features(engine, part, report)
+    labels = held_out.members.shape[2]
+    heads: list[FittedHead] = []
+    for junction in junctions:
+        report(f"training the heads for {part.task}", len(heads), len(junctions))
+        heads.append(fit_head(_join(junction, features), held_out.truth, held_out.prints, labels))
+    report(f"training the heads for {part.task}", len(heads), len(junctions))
+    return held_out, heads
 
 
 def _check(manifest: Manifest, junctions: Sequence[Junction], rows: Sequence[Unseen]) -> None:

@@ -82,6 +82,7 @@ def test_a_cascade_is_fitted_by_command_and_says_what_it_spares_and_keeps(stack:
     assert spec is not None
     assert spec.report is not None
     assert spec.report.texts == 200
+    assert (spec.fitted_on["sentiment"].file, spec.fitted_on["sentiment"].rows) == ("rows.csv", 200)
     assert sum(spec.report.ended) == pytest.approx(1)
     assert spec.report.ended[0] > 0
     assert spec.report.kept["sentiment"].value >= -0.05

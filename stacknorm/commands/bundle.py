@@ -292,17 +292,15 @@ def join(
             from stacknorm.evaluation.trial import Question
             from stacknorm.fitting import read_unseen
             from stacknorm.joint import add_channels, make_junction
-        from stacknorm.bundle import FittedOn, load_bundle
+        from stacknorm.bundle import load_bundle
         from stacknorm.draft import draft_bundle
-        from stacknorm.source import digest_file
 
         found = load_bundle(bundle)
         chosen = _only_task(found, task)
         junction = make_junction(name, member, "sum" if add else "concat")
         rows = read_unseen(found, Question(fit, chosen, _split(labels)))
-        origin = FittedOn(file=fit.name, sha256=digest_file(fit), rows=len(rows.sheet.truth))
         with draft_bundle(found, out) as draft, _progress() as report:
-            gain = add_channels(draft, [junction], [rows], fitted_on={chosen: origin}, report=report).gains[chosen]
+            gain = add_channels(draft, [junction], [rows], report=report).gains[chosen]
             _write_card(draft)
         made = load_bundle(out)
         console = open_console()

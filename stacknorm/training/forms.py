@@ -52,7 +52,7 @@ def _join(plan: Plan, bundle: Bundle, report: Report) -> Joined:
     recipe = plan.recipe
     junctions = [Junction.model_validate(channel.model_dump()) for channel in recipe.channels]
     rows = [held_out_rows(plan, task) for task, part in recipe.tasks.items() if part.kind == "single"]
-    return add_channels(bundle, junctions, rows, fitted_on={}, report=report, choosing=choosing_of(recipe))
+    return add_channels(bundle, junctions, rows, report=report, choosing=choosing_of(recipe))
 
 
 def _found_here(plan: Plan, bundle: Bundle) -> tuple[MemberSpec, ...]:
