@@ -101,7 +101,7 @@ def test_the_better_of_two_is_told_and_a_pipeline_stops_for_the_worse(
     out, page = tmp_path / "compared.json", tmp_path / "compared.html"
     done = runner.invoke(app, [first, second, str(rows), "--fail-if-worse", "--json", str(out), "--html", str(page)])
     assert done.exit_code == 2, done.output
-    assert "B tiny is worse than A tiny" in done.stdout
+    assert "B tiny is worse than A tiny in accuracy" in " ".join(done.stdout.split())
     assert "times as long" in done.stdout
     record = json.loads(out.read_text())
     assert record["official"]["paired"]["verdict"] == "worse"
@@ -183,3 +183,13 @@ def test_a_bundle_that_knows_its_texts_does_not_speak_for_one_that_does_not(
     found = compare_bundles(str(known), bundles[1], Question(rows, "sentiment"), NOW)
     assert found.clean is None
     assert found.leaks[1].leaked is None
+
+
+def test_a_task_without_one_label_a_row_is_not_compared(bundles: tuple[str, str], rows: Path, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    write_stack(root, [member_spec(root, "one", write_base(tmp_path / "base"))])
+    manifest = load_bundle(root).manifest
+    spec = manifest.tasks["sentiment"].model_copy(update={"kind": "multi"})
+    save_manifest(root, manifest.model_copy(update={"tasks": {"sentiment": spec}}))
+    with pytest.raises(DataError, match="task sentiment has no one label a row, for its kind is multi"):
+        compare_bundles(str(root), str(root), Question(rows, "sentiment"), NOW)

@@ -20,7 +20,6 @@ from stacknorm.evaluation.sentences import (
     counted_sentences,
     leak_sentences,
     member_sentence,
-    sentence,
     set_sentences,
     spell,
     spell_best,
@@ -107,7 +106,7 @@ def render_comparison(comparison: Comparison) -> str:
             systems=systems,
             axes={metric: axis_over(_pluck(systems, metric).values()) for metric in _DOTS},
             titles=TITLES,
-            verdict=sentence(spell_paired(second, first, shown.paired)),
+            verdict=spell_paired(second, first, shown.paired),
             sentences=tuple(comparison_sentences(comparison)),
         )
     )

@@ -21,7 +21,6 @@ from stacknorm.evaluation.sentences import (
     leak_sentences,
     member_sentence,
     protocol_sentences,
-    sentence,
     set_sentences,
     spell,
     spell_best,
@@ -154,7 +153,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     which = "clean rows" if comparison.clean else "all rows"
     protocol = comparison.protocol
     console.print(Text(f"{second} against {first} on {protocol.data}, {protocol.task}, {which}", style="bold"))
-    console.print(Text(sentence(spell_paired(second, first, shown.paired))))
+    console.print(Text(spell_paired(second, first, shown.paired)))
     console.print(_match_table(comparison, shown))
     console.print(Text(f"They disagree on {shown.disagreeing:,} of {shown.rows:,} rows ({which})."))
     if shown.pairs:

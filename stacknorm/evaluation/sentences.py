@@ -9,7 +9,7 @@ from stacknorm.evaluation.cost import Costs
 from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.depth import CascadeScore
 from stacknorm.evaluation.leaks import Leaks
-from stacknorm.evaluation.paired import Paired
+from stacknorm.evaluation.paired import SIGNIFICANCE, Paired
 from stacknorm.evaluation.part import Part
 from stacknorm.evaluation.protocol import Protocol
 
@@ -39,21 +39,17 @@ def spell_points(found: Interval) -> str:
     return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
-def sentence(words: str) -> str:
-    """The words with a capital letter in front."""
-    return words[:1].upper() + words[1:]
-
-
 def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
-    """`ours is better than theirs: +1.2 points of accuracy (+0.3 to +1.9) ...`."""
+    """`ours is better than theirs in accuracy: +1.2 (+0.3 to +1.9) points, ...`."""
+    told_by = "accuracy" if paired.mcnemar_p < SIGNIFICANCE else "likelihood"
     verdict = {
-        "better": f"{ours} is better than {theirs}",
-        "worse": f"{ours} is worse than {theirs}",
-        "undecided": f"no difference between {ours} and {theirs} can be told",
+        "better": f"{ours} is better than {theirs} in {told_by}",
+        "worse": f"{ours} is worse than {theirs} in {told_by}",
+        "undecided": f"{ours} cannot be told apart from {theirs}",
     }[paired.verdict]
-    points, nll = paired.accuracy, paired.nll
+    nll = paired.nll
     return (
-        f"{verdict}: accuracy {spell_points(points)} points, "
+        f"{verdict}: accuracy {spell_points(paired.accuracy)} points, "
         f"alone right on {paired.only_ours_right:,} rows and alone wrong on {paired.only_theirs_right:,} "
         f"(McNemar p = {paired.mcnemar_p:.2g}); NLL {nll.value:+.4f} ({nll.low:+.4f} to {nll.high:+.4f})."
     )
@@ -62,7 +58,7 @@ def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
 def spell_best(part: Part) -> str:
     """The stack against its best member."""
     best = part.best_member
-    return sentence(spell_paired("the stack", f"its best member {best}", part.paired[best]))
+    return spell_paired("The stack", f"its best member {best}", part.paired[best])
 
 
 def leak_sentences(leaks: Leaks, measure: str = "accuracy") -> Iterator[str]:
@@ -114,7 +110,7 @@ def cascade_sentences(cascade: CascadeScore) -> Iterator[str]:
         for number, stage in enumerate(cascade.stages, start=1)
     )
     yield f"As a cascade ({cascade.mode}): {ends}; {cascade.changed:,} rows get another label than from all members."
-    yield sentence(spell_paired("the cascade", "the whole stack", cascade.against_width))
+    yield spell_paired("The cascade", "the whole stack", cascade.against_width)
     if cascade.cost is not None:
         yield f"It takes {100 * cascade.cost:.0f} % of the whole stack's time, measured by turns."
 
