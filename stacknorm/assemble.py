@@ -30,7 +30,7 @@ from stacknorm.encoder.trunk import read_config
 from stacknorm.errors import BundleError, DataError, LabelError
 from stacknorm.labels import LabelSpace, known_labels, label_space
 from stacknorm.pooling.calibrate import Identity
-from stacknorm.pooling.pool import mean_pool
+from stacknorm.pooling.pool import PowerPool, log_odds_weights, mean_pool
 from stacknorm.progress import Report, tell_nobody
 from stacknorm.source import BASE_FILES, HUB, PACKAGE, WHEELS, digest_files, resolve_base
 from stacknorm.stack import load_stack
@@ -106,6 +106,8 @@ def assemble(
     labels: Sequence[str] = (),
     maps: Mapping[str, Mapping[str, str]] | None = None,
     fit: Rows | None = None,
+    weights: Mapping[str, float] | None = None,
+    accuracies: Mapping[str, float] | None = None,
     infer: Rows | None = None,
     languages: Sequence[str] = ("en",),
     max_tokens: int | None = None,
@@ -114,7 +116,8 @@ def assemble(
 ) -> Bundle:
     """Stack classifiers, whatever their families, tokenizers and label orders.
 
-    Without `fit` the stack is the mean of its members and says that it is not calibrated.
+    Without `fit` the stack is the mean of its members, or what `weights` or `accuracies` make of them beforehand, and
+    says that it is not calibrated.
 
     Args:
         members: a directory each, `hub:OWNER/NAME@REVISION` or another reference of a base.
@@ -125,6 +128,9 @@ def assemble(
         maps: member, as given in `members`, -> its label -> label of the task, for labels that do not explain
             themselves.
         fit: rows that no member was trained on, to choose pool and calibrator on; needs the extra `train`.
+        weights: member, as given or by its name in the stack, -> how much it weighs in the mean; scaled to sum to 1.
+        accuracies: member -> accuracy known beforehand, as from its own card: it weighs the log-odds of being right
+            (`log_odds_weights`).
         infer: rows to infer the meaning of labels on that neither explain themselves nor have a map.
         languages: ISO 639-1 codes of the languages that the members read.
         max_tokens: of a text that are read; 128, or what all members have positions for, unless given.
@@ -137,7 +143,7 @@ def assemble(
     Raises:
         BundleError: a member is missing, is no classifier of texts or cannot be loaded; `out` is not empty.
         LabelError: labels of a member have no certain place in the space, or no member has all of them.
-        DataError: the rows cannot be used.
+        DataError: the rows cannot be used, or the weights are not one for each member.
     """
     home = Path(out).absolute()
     if home.exists() and any(home.iterdir()):
@@ -148,11 +154,13 @@ def assemble(
     given = _check_maps(maps or {}, found)
     meanings = [_read_labels(one, given.get(one.given, {}), outline, infer, report=report, warn=warn) for one in found]
     _check_coverage(found, meanings, space)
+    kind = _common_kind(found)
+    pool = _start_pool(found, len(space.labels) if kind == "single" else 2, fit, weights, accuracies)
     specs = [one.spec(task, meant) for one, meant in zip(found, meanings, strict=True)]
     existed = home.exists()
     home.mkdir(parents=True, exist_ok=True)
     try:
-        bundle = save_manifest(home, outline.manifest(specs, _common_kind(found)))
+        bundle = save_manifest(home, outline.manifest(specs, kind, pool))
         load_stack(bundle)
         return bundle if fit is None else _fit(bundle, task, fit, report, warn)
     except BaseException:
@@ -172,8 +180,8 @@ class Outline:
     languages: tuple[str, ...]
     max_tokens: int
 
-    def manifest(self, members: Sequence[MemberSpec], kind: TaskKind) -> Manifest:
-        """The manifest of the mean of `members`.
+    def manifest(self, members: Sequence[MemberSpec], kind: TaskKind, pool: PowerPool) -> Manifest:
+        """The manifest of `members` under a pool that no rows were needed for.
 
         Raises:
             BundleError: the name is not one a bundle can have, or a setting is out of range.
@@ -181,10 +189,10 @@ class Outline:
         task = TaskSpec(
             kind=kind,
             labels=self.space.labels,
-            pool=mean_pool(len(members)),
+            pool=pool,
             calibrator=Identity(),
             calibrated=False,
-            best_member=members[0].name,
+            best_member=members[pool.weights.index(max(pool.weights))].name,
         )
         try:
             return Manifest(
@@ -283,8 +291,42 @@ def _infer(checkpoint: Checkpoint, outline: Outline, rows: Rows, report: Report)
     alone = replace(checkpoint, reference=str(checkpoint.root.absolute()))
     probe = replace(outline, space=LabelSpace(outline.task, checkpoint.labels))
     with tempfile.TemporaryDirectory() as folder:
-        bundle = save_manifest(Path(folder), probe.manifest([alone.spec(outline.task, {})], checkpoint.kind))
+        bundle = save_manifest(
+            Path(folder), probe.manifest([alone.spec(outline.task, {})], checkpoint.kind, mean_pool(1))
+        )
         return infer_labels(bundle, outline.task, outline.space, rows.path, rows.integers, report=report)
+
+
+def _start_pool(
+    checkpoints: Sequence[Checkpoint],
+    labels: int,
+    fit: Rows | None,
+    weights: Mapping[str, float] | None,
+    accuracies: Mapping[str, float] | None,
+) -> PowerPool:
+    """The linear pool that is known before any rows are: the mean unless something is said of the members."""
+    if sum(given is not None for given in (fit, weights, accuracies)) > 1:
+        raise DataError("rows to fit on, weights and accuracies are three ways to one pool: give one")
+    if accuracies is not None:
+        known = _of_each(checkpoints, accuracies, "an accuracy")
+        if not all(0 < value < 1 for value in known):
+            raise DataError(f"accuracies lie between 0 and 1, not {known}")
+        return PowerPool(weights=log_odds_weights(known, labels))
+    if weights is not None:
+        given = _of_each(checkpoints, weights, "a weight")
+        if min(given) < 0 or sum(given) <= 0:
+            raise DataError(f"weights are not negative, and not all zero: {given}")
+        return PowerPool(weights=tuple(value / sum(given) for value in given))
+    return mean_pool(len(checkpoints))
+
+
+def _of_each(checkpoints: Sequence[Checkpoint], given: Mapping[str, float], what: str) -> list[float]:
+    """The value of each member, which is called by its reference or by its name."""
+    called = [next((key for key in (one.given, one.name) if key in given), None) for one in checkpoints]
+    names = ", ".join(one.name for one in checkpoints)
+    if None in called or len(set(called)) < len(given):
+        raise DataError(f"each of {names} needs {what}, and nothing else has one; given are {', '.join(given)}")
+    return [given[key] for key in called if key is not None]
 
 
 def _check_coverage(

@@ -11,7 +11,7 @@ from stacknorm.decision import decide
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError, DataError, LabelError
 from stacknorm.labels import SENTIMENT
-from stacknorm.pooling.pool import mean_pool
+from stacknorm.pooling.pool import PowerPool, mean_pool
 from tiny_bases import write_base
 from tiny_classifiers import write_classifier, write_rows, write_sentences
 
@@ -214,3 +214,35 @@ def test_a_task_of_a_users_own_needs_its_labels(tmp_path: Path) -> None:
     bundle = assemble([mood], tmp_path / "stack", task="mood", labels=["angry", "calm"], languages=["en", "de"])
     assert bundle.manifest.tasks["mood"].labels == ("angry", "calm")
     assert bundle.manifest.languages == ("en", "de")
+
+
+def test_what_is_known_of_members_beforehand_weighs_them_and_calibrates_nothing(models: Path, tmp_path: Path) -> None:
+    both = [models / "bert", models / "Distil BERT"]
+    weighted = assemble(both, tmp_path / "weighted", weights={"bert": 1, "distil-bert": 3}).manifest.tasks["sentiment"]
+    assert weighted.pool == PowerPool(weights=(0.25, 0.75))
+    assert (weighted.calibrated, weighted.best_member) == (False, "distil-bert")
+    known = {str(models / "bert"): 0.8, "distil-bert": 0.5}
+    prior = assemble(both, tmp_path / "prior", accuracies=known).manifest.tasks["sentiment"]
+    odds = np.log([0.8 / 0.2 * 2, 0.5 / 0.5 * 2])
+    assert prior.pool.weights == pytest.approx(odds / odds.sum())
+    assert prior.best_member == "bert"
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (
+            {"weights": {"bert": 1}},
+            "each of bert, distil-bert needs a weight, and nothing else has one; given are bert",
+        ),
+        ({"weights": {"bert": 1, "distil-bert": 1, "other": 1}}, "nothing else has one"),
+        ({"weights": {"bert": 0, "distil-bert": 0}}, "not all zero"),
+        ({"accuracies": {"bert": 87, "distil-bert": 91}}, "accuracies lie between 0 and 1"),
+        ({"accuracies": {}, "weights": {}}, "are three ways to one pool: give one"),
+    ],
+)
+def test_what_cannot_weigh_members_is_refused(
+    known: dict[str, dict[str, float]], message: str, models: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        assemble([models / "bert", models / "Distil BERT"], tmp_path / "stack", **known)

@@ -86,3 +86,14 @@ def test_a_stack_is_created_without_training_and_says_that_it_is_not_calibrated(
 def test_a_map_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
     done = run("create", "--out", tmp_path / "stack", "--member", "one", "--map", text, fails=True)
     assert "is not of the form MEMBER=LABEL:MEANING,LABEL:MEANING" in done.stderr
+
+
+def test_accuracies_known_beforehand_weigh_members(tmp_path: Path) -> None:
+    for name, kind in (("one", "bert"), ("two", "distilbert")):
+        write_classifier(tmp_path / name, kind, ["positive", "negative", "neutral"])
+    members = ("--member", tmp_path / "one", "--member", tmp_path / "two")
+    done = run("create", "--out", tmp_path / "stack", *members, "--prior", "one=0.9, two=0.5")
+    assert "the weighted mean of its members, not calibrated" in done.stdout
+    assert "one 0.81, two 0.19" in done.stdout
+    refused = run("create", "--out", tmp_path / "other", *members, "--weights", "one=much,two=0.5", fails=True)
+    assert "--weights one=much,two=0.5 is not of the form MEMBER=NUMBER,MEMBER=NUMBER" in refused.stderr

@@ -159,6 +159,16 @@ def create(
     fit: Annotated[
         Path | None, typer.Option(help="Labelled rows, new to every member, to choose pool and calibrator on.")
     ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="What members weigh, without --fit: MEMBER=0.8,MEMBER=0.2.")
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Accuracies known beforehand, as from the members' cards, without --fit: MEMBER=0.87,MEMBER=0.91. A "
+            "member of accuracy a on c labels weighs log(a / (1 - a) * (c - 1))."
+        ),
+    ] = None,
     integers: Annotated[
         str, typer.Option(help="What the integers 0, 1, ... in labelled rows mean: bearish,bullish,neutral.")
     ] = "",
@@ -171,7 +181,8 @@ def create(
 ) -> None:
     r"""Make a stack of whole classifiers without training; each is read in its own label order.
 
-    Without --fit it is the mean of its members, and says that it is not calibrated. With --fit the pool and the
+    Without --fit it is the mean of its members, weighted if --weights or --prior say how, and says that it is not
+    calibrated. With --fit the pool and the
     calibrator are chosen on those rows, and the scores are cross-validated inside them (needs the extra: pip install
     'stacknorm\[train]').
 
@@ -192,6 +203,8 @@ def create(
                 labels=_split(labels),
                 maps=dict(_parse_map(text) for text in meanings or ()),
                 fit=Rows(fit, order) if fit else None,
+                weights=_parse_numbers(weights, "--weights"),
+                accuracies=_parse_numbers(prior, "--prior"),
                 infer=Rows(infer, order) if infer else None,
                 languages=language or ("en",),
                 max_tokens=max_tokens,
@@ -201,7 +214,10 @@ def create(
         for table in (_table_members(made), _table_tasks(made), *_table_scores(made)):
             console.print(table)
         if fit is None:
-            console.print("the mean of its members, not calibrated; --fit ROWS chooses a pool and calibrates it")
+            weighted = " weighted" * bool(weights or prior)
+            console.print(
+                f"the{weighted} mean of its members, not calibrated; --fit ROWS chooses a pool and calibrates it"
+            )
         console.print(f"wrote {out}, stack digest {made.digest}", highlight=False, soft_wrap=True)
 
 
@@ -349,6 +365,17 @@ def _parse_map(text: str) -> tuple[str, dict[str, str]]:
     if not member or not meanings or not all(own and meant for own, _, meant in meanings):
         raise LabelError(f"--map {text} is not of the form MEMBER=LABEL:MEANING,LABEL:MEANING")
     return member, {own.strip(): meant.strip() for own, _, meant in meanings}
+
+
+def _parse_numbers(given: list[str] | None, option: str) -> dict[str, float] | None:
+    """Read MEMBER=NUMBER,MEMBER=NUMBER; None where nothing is given."""
+    from stacknorm.errors import DataError
+
+    pairs = [part.rpartition("=") for text in given or () for part in _split(text)]
+    try:
+        return {member: float(number) for member, _, number in pairs} or None
+    except ValueError as exc:
+        raise DataError(f"{option} {', '.join(given or ())} is not of the form MEMBER=NUMBER,MEMBER=NUMBER") from exc
 
 
 def _parse_tasks(given: Iterable[str], option: str) -> dict[str, str]:

@@ -150,6 +150,21 @@ def mean_pool(members: int) -> PowerPool:
     return PowerPool(weights=(1 / members,) * members)
 
 
+def log_odds_weights(accuracies: Sequence[float], labels: int) -> tuple[float, ...]:
+    """Weights that follow from how often each member is known to be right: log(a / (1 - a) * (labels - 1)), normalised.
+
+    With them the hard vote of independent members is the best one (Nitzan & Paroush 1982), here against chance among
+    the labels. A member no better than chance weighs nothing; all weigh the same where none is better.
+
+    Args:
+        accuracies: of each member, between 0 and 1, neither included.
+        labels: of the task.
+    """
+    given = np.asarray(accuracies)
+    odds = np.log(given / (1 - given) * (labels - 1)).clip(min=0)
+    return _shares_of(tuple(odds.tolist()), range(len(odds)))
+
+
 def most_cut(members: int) -> int:
     """How many of `members` values can be cut at each end so that one or two are left."""
     return (members - 1) // 2

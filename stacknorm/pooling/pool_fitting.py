@@ -23,6 +23,7 @@ from stacknorm.pooling.pool import (
     VotePool,
     box_cox,
     log_odds_input,
+    log_odds_weights,
     mean_pool,
     most_cut,
     softmax,
@@ -94,8 +95,8 @@ def fit_vote(held_out: HeldOut) -> VotePool:
     """
     _, rows, labels = held_out.members.shape
     right = (held_out.members.argmax(axis=2) == held_out.truth).sum(axis=1)
-    odds = (right + 1) / (rows - right + 1)  # one row more on each side keeps them finite
-    return VotePool(weights=_normalise(np.log(odds * (labels - 1)).clip(min=0)))
+    accuracies = (right + 1) / (rows + 2)  # one row more on each side keeps their odds finite
+    return VotePool(weights=log_odds_weights(accuracies.tolist(), labels))
 
 
 def fit_median(held_out: HeldOut) -> TrimmedPool:
