@@ -173,7 +173,8 @@ class Engine:
             if stage + 1 < len(self._stages):
                 left = left[~self._finished(passages, readings, left, stage)]
         for task, decision in self._decisions.items():
-            if unheard := int((~readings.heard(decision.members)).sum()):
+            asking = np.unique(passages.owners(decision.kind))  # a text without entities asks nothing about them
+            if unheard := int((~readings.heard(decision.members)[asking]).sum()):
                 why = "; ".join(f"{member}: {reason}" for member, reason in readings.reasons.items())
                 raise PredictionError(f"no member could answer {task} for {unheard} texts ({why})")
         return readings

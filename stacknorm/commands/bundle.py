@@ -13,7 +13,7 @@ from stacknorm.source import BASE_FILES, WEIGHTS_FILE, WHEELS, digest_files
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stacknorm.bundle import BaseSpec, Bundle, Interval
+    from stacknorm.bundle import BaseSpec, Bundle, CascadeSpec, Interval
     from stacknorm.progress import Report
 
 app = typer.Typer(help="See, verify, fetch and make bundles.", no_args_is_help=True, add_completion=False)
@@ -271,7 +271,14 @@ def cascade(
             _write_card(draft)
         made = load_bundle(out)
         console = open_console()
-        console.print(_table_stages(made))
+        spec = made.manifest.cascade
+        assert spec is not None
+        console.print(_table_stages(spec))
+        for task, kept in spec.report.kept.items() if spec.report else ():
+            console.print(
+                f"{task}: accuracy less that of the whole stack {_signed(kept)}, each row by stops fitted without it",
+                highlight=False,
+            )
         if rows:
             seconds = time_forms(made, rows)
             console.print(
@@ -442,20 +449,15 @@ def _table_tasks(bundle: "Bundle") -> "Table":
     return table
 
 
-def _table_stages(bundle: "Bundle") -> "Table":
+def _table_stages(spec: "CascadeSpec") -> "Table":
     from rich.table import Table
 
-    spec = bundle.manifest.cascade
-    assert spec is not None
     table = Table("stage", "members", "ends at", "texts", title=f"{spec.mode} cascade", title_justify="left")
     for number, stage in enumerate(spec.stages):
         sure = "\n".join(f"{task} {part.stop_above:.3f}" for task, part in stage.tasks.items())
         last = number + 1 == len(spec.stages)
         ended = f"{spec.report.ended[number]:.1%}" if spec.report else ""
         table.add_row(str(number + 1), ", ".join(stage.members), "all" if last else sure or "what is settled", ended)
-    if spec.report:
-        kept = (f"{task} {_signed(interval)}" for task, interval in spec.report.kept.items())
-        table.caption = "; ".join(["accuracy less the whole stack's", *kept]) if spec.report.kept else None
     return table
 
 
@@ -474,15 +476,10 @@ def _table_scores(bundle: "Bundle") -> "Iterator[Table]":
 def _progress() -> Iterator["Report"]:
     """A bar for each thing that is done, on standard error where that is a terminal."""
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
+
+    from stacknorm.progress import draw_on
 
     console = Console(stderr=True)
-    tasks: dict[str, TaskID] = {}
     with Progress(console=console, disable=not console.is_terminal) as progress:
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        yield report
+        yield draw_on(progress)

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from stacknorm.bundle import Bundle
 from stacknorm.evaluation.card import CARD_FILE, render_card
-from stacknorm.progress import tell_nobody
+from stacknorm.progress import draw_on
 from stacknorm.training.evidence import gather_evidence
 from stacknorm.training.finetune import Cost, read_cost
 from stacknorm.training.fit import choosing_of, fit_task, write_bundle
 from stacknorm.training.forms import add_forms
 from stacknorm.training.plan import WORK, Job, fold_jobs, make_plan, whole_jobs
-from stacknorm.training.run import run_jobs, say_plan
+from stacknorm.training.run import run_jobs, say_plan, show_progress
 
 
 def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundle:
@@ -48,7 +48,8 @@ def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundl
     bundle = write_bundle(plan, {job.member.name: job.folder for job in whole}, fitted, costs)
     if plan.recipe.channels or plan.recipe.cascade:
         console.print("fitting channels and cascade on what is held out")
-        bundle = add_forms(plan, bundle, tell_nobody)
+        with show_progress(console) as progress:
+            bundle = add_forms(plan, bundle, draw_on(progress))
     (out / CARD_FILE).write_text(render_card(bundle), encoding="utf-8")
     shutil.rmtree(out / WORK)
     return bundle
