@@ -59,7 +59,7 @@ def evaluation(labels: tuple[str, ...] = LABELS, text: str = "oil falls") -> Eva
         ),
         withheld=Withheld(1, 0, (text,)),
         cascade=score_cascade(cascade, both.stack, both.members["first"], np.repeat([1, 2], rows // 2), 0.4),
-        costs=Costs(60, {"stack": 100.0, "first": 210.0, "second": 190.0}),
+        costs=Costs(60, {"stack": 100.0, "first": 210.0, "second": 190.0}, 0.5),
         mistakes=worst_mistakes(both, [f"{text} {row}" for row in range(rows)], leaked, 20),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from stacknorm.bundle import Bundle, CascadeSpec, Interval, Manifest, MemberSpec, TaskSpec, Training
+from stacknorm.bundle import Bundle, CascadeSpec, FittedOn, Interval, Manifest, MemberSpec, TaskSpec, Training
 from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.pool import Pool
@@ -80,8 +80,9 @@ def _answering(spec: TaskSpec, voices: Sequence[str]) -> str:
     if not spec.calibrated:
         sentences.append("**Not calibrated**: neither pool nor calibrator was fitted, take no probability literally.")
     elif spec.fitted_on is not None:
-        rows = f"{spec.fitted_on.rows:,} rows of {spec.fitted_on.file} (`{spec.fitted_on.sha256[:16]}…`)"
-        sentences.append(f"Pool and calibrator were fitted on {rows}, on which no member was trained.")
+        sentences.append(
+            f"Pool and calibrator were fitted on {_origin(spec.fitted_on)}, on which no member was trained."
+        )
     if spec.conformal is not None:
         thresholds = ", ".join(
             f"{label} {1 - t:.3f}" for label, t in zip(spec.labels, spec.conformal.thresholds, strict=True)
@@ -91,6 +92,10 @@ def _answering(spec: TaskSpec, voices: Sequence[str]) -> str:
             f"{thresholds}."
         )
     return " ".join(sentences)
+
+
+def _origin(rows: FittedOn) -> str:
+    return f"{rows.rows:,} rows of {rows.file} (`{rows.sha256[:16]}…`)"
 
 
 def describe_pool(pool: Pool, voices: Sequence[str]) -> str:
@@ -137,12 +142,17 @@ def _describe_cascade(cascade: CascadeSpec) -> str:
     sentences = [f"As a **cascade** ({cascade.mode}): {stages}."]
     if cascade.max_loss is not None:
         sentences.append(f"Stopping was allowed to cost {100 * cascade.max_loss:.2f} points of accuracy.")
+    if cascade.fitted_on:
+        rows = "; ".join(f"{task}: {_origin(origin)}" for task, origin in cascade.fitted_on.items())
+        sentences.append(f"Stops were fitted on rows no member was trained on ({rows}).")
     if cascade.report is not None:
         ended = ", ".join(f"{share:.1%}" for share in cascade.report.ended)
         sentences.append(f"Of {cascade.report.texts:,} texts no member was trained on, {ended} ended at each stage.")
         for task, kept in cascade.report.kept.items():
             points = f"{100 * kept.value:+.2f} ({100 * kept.low:+.2f} to {100 * kept.high:+.2f})"
-            sentences.append(f"Accuracy on {task} less that of the whole stack: {points} points.")
+            sentences.append(
+                f"Accuracy on {task} less that of the whole stack, each row by stops fitted without it: {points} points."
+            )
     else:
         sentences.append("What it spares and keeps was not measured.")
     return " ".join(sentences)
@@ -163,7 +173,7 @@ def _protocol(manifest: Manifest, training: Training) -> Iterator[str]:
         "Texts are cleaned (HTML unescaped, URLs removed, whitespace folded) and cut at "
         f"{manifest.max_tokens} tokens. Rows whose normalised text is the same stay on one side of the split. Epochs, "
         "pools and calibrators are chosen by negative log-likelihood on rows that the members answering them were not "
-        "trained on. No other file than those above was read."
+        "trained on. Training read no other file than those above."
     )
     yield f"Trained in {training.seconds / 60:.0f} minutes on a processor in {training.precision} ({versions}). Again:"
     yield f"    stacknorm train train.toml --data DIR --out runs/{manifest.name}"

@@ -1,5 +1,6 @@
 """What a stack costs: texts a second, measured by turns with each of its members alone."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ class Costs:
 
     texts: int
     texts_per_second: Mapping[str, float]
+    load: float
+    """Processes that wanted to run on the machine, on average over the minute before; above its cores, rates are too
+    low, and only their ratios mean something."""
 
     def ratio(self, ours: str, theirs: str) -> float:
         """Time a text takes `ours`, as a share of what it takes `theirs`."""
@@ -34,8 +38,9 @@ def measure_costs(engines: Mapping[str, Engine], texts: Sequence[str], mentions:
     step = max(1, -(-len(texts) // SAMPLE_TEXTS))
     texts, mentions = texts[::step], mentions[::step]
     runs = {name: partial(engine.predict, texts, mentions) for name, engine in engines.items()}
+    load = os.getloadavg()[0]
     seconds = time_alternately(runs)
-    return Costs(len(texts), {name: len(texts) / taken for name, taken in seconds.items()})
+    return Costs(len(texts), {name: len(texts) / taken for name, taken in seconds.items()}, load)
 
 
 def time_alternately(runs: Mapping[str, Callable[[], object]], rounds: int = _ROUNDS) -> dict[str, float]:

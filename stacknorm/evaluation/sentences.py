@@ -118,7 +118,7 @@ def cascade_sentences(cascade: CascadeScore) -> Iterator[str]:
 def cost_sentence(costs: Costs) -> str:
     """Texts a second."""
     each = ", ".join(f"{name} {rate:,.0f}" for name, rate in costs.texts_per_second.items())
-    return f"Texts a second on {costs.texts:,} of the texts, measured by turns: {each}."
+    return f"Texts a second on {costs.texts:,} of the texts, by turns, at a load of {costs.load:.1f}: {each}."
 
 
 def spell_count_difference(part: CountPart, which: str) -> str:
@@ -144,12 +144,8 @@ def counted_sentences(evaluation: CountedEvaluation) -> Iterator[str]:
 def comparison_sentences(comparison: Comparison) -> Iterator[str]:
     """What two bundles cost, and what each has seen."""
     first, second = comparison.names
-    rates = comparison.costs.texts_per_second
     ratio = comparison.costs.ratio(second, first)
-    yield (
-        f"Texts a second on {comparison.costs.texts:,} of the texts, measured by turns: {first} {rates[first]:,.0f}, "
-        f"{second} {rates[second]:,.0f}; {second} takes {ratio:.2f} times as long."
-    )
+    yield f"{cost_sentence(comparison.costs)} {second} takes {ratio:.2f} times as long."
     for name, leaks in zip(comparison.names, comparison.leaks, strict=True):
         yield f"{name}: {next(leak_sentences(leaks))}"
 
