@@ -101,8 +101,9 @@ def test_the_better_of_two_is_told_and_a_pipeline_stops_for_the_worse(
     out, page = tmp_path / "compared.json", tmp_path / "compared.html"
     done = runner.invoke(app, [first, second, str(rows), "--fail-if-worse", "--json", str(out), "--html", str(page)])
     assert done.exit_code == 2, done.output
-    assert "B tiny is worse than A tiny in accuracy" in " ".join(done.stdout.split())
-    assert "times as long" in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "B tiny is worse than A tiny in accuracy" in told
+    assert "times as long" in told
     record = json.loads(out.read_text())
     assert record["official"]["paired"]["verdict"] == "worse"
     assert record["official"]["first"]["accuracy"]["value"] == 1
