@@ -151,7 +151,7 @@ def _describe_cascade(cascade: CascadeSpec) -> str:
         for task, kept in cascade.report.kept.items():
             points = f"{100 * kept.value:+.2f} ({100 * kept.low:+.2f} to {100 * kept.high:+.2f})"
             sentences.append(
-                f"Accuracy on {task} less that of the whole stack: {points} points, each row by stops fitted without it."
+                f"Accuracy on {task} less that of the whole stack: {points} points, each row by stops that never saw it."
             )
     else:
         sentences.append("What it spares and keeps was not measured.")
