@@ -149,9 +149,9 @@ def _describe_cascade(cascade: CascadeSpec) -> str:
         ended = ", ".join(f"{share:.1%}" for share in cascade.report.ended)
         sentences.append(f"Of {cascade.report.texts:,} texts no member was trained on, {ended} ended at each stage.")
         for task, kept in cascade.report.kept.items():
-            points = f"{100 * kept.value:+.2f} ({100 * kept.low:+.2f} to {100 * kept.high:+.2f})"
+            gain = f"{100 * kept.value:+.2f} ({100 * kept.low:+.2f} to {100 * kept.high:+.2f})"
             sentences.append(
-                f"Accuracy on {task} less that of the whole stack: {points} points, each row by stops that never saw it."
+                f"Accuracy on {task} less that of the whole stack: {gain} points, each by stops fitted without it."
             )
     else:
         sentences.append("What it spares and keeps was not measured.")
