@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stacknorm.cli import app
+from stacknorm.commands.predict import prediction_record
+from stacknorm.prediction import EntityPrediction, Prediction, Span, TaskPrediction
 from tiny_bases import write_tiny_bundle
 
 runner = CliRunner()
@@ -53,6 +55,28 @@ def test_every_text_gives_one_line_in_order_whatever_the_file(
     # The precision is measured at each load, so the last digits may differ.
     for one, other in zip(found, predict(bundle, "-", "oil falls\nacme, bank\n\n"), strict=True):
         assert one["sentiment"]["score"] == pytest.approx(other["sentiment"]["score"], abs=0.05)
+
+
+def test_a_text_in_another_language_gets_the_reason_in_place_of_labels(bundle: str) -> None:
+    (line,) = predict(bundle, "-", "Der Gewinn des Unternehmens ist im dritten Quartal deutlich gesunken")
+    assert line == {"abstained_because": "the text is in language 'de', the stack knows en"}
+
+
+def test_a_record_holds_entities_spans_and_dropped_members_where_there_are_any() -> None:
+    answer = TaskPrediction("positive", {"negative": 0.2, "positive": 0.8}, 0.5, 0.0, 0.6, ("positive",))
+    entity = EntityPrediction("symbol", "ACME", 0, 4, {"stance": answer})
+    record = prediction_record(Prediction({}, (entity,), {"names": (Span(0, 4, "company", 0.9),)}, ("second",)))
+    assert record == {
+        "names": [{"start": 0, "end": 4, "label": "company", "probability": 0.9}],
+        "entities": [
+            {"scheme": "symbol", "entity": "ACME", "start": 0, "end": 4}
+            | {
+                "stance": {"label": "positive", "score": pytest.approx(0.6)}
+                | {"probabilities": dict(answer.probabilities), "conformal_set": ["positive"]}
+            }
+        ],
+        "dropped": ["second"],
+    }
 
 
 def test_a_prediction_has_label_score_and_probabilities(bundle: str) -> None:

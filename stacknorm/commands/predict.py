@@ -1,7 +1,7 @@
 """`stacknorm predict`: label the texts of a file."""
 
 import sys
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,8 @@ def predict(
 ) -> None:
     """Label every text of FILE: one JSON line a text, in order.
 
-    The sentiment's `score` is p(positive) - p(negative), between -1 and 1.
+    The sentiment's `score` is p(positive) - p(negative), between -1 and 1. A text that is certainly in a language the
+    stack does not know gets `abstained_because` in place of labels.
 
     Example:  stacknorm predict headlines.csv > labels.jsonl
     """
@@ -39,13 +40,26 @@ def predict(
         sys.stdout.buffer.flush()
 
 
-def prediction_record(prediction: Prediction) -> dict[str, Mapping[str, Any]]:
-    """Task -> label and probabilities; a task with a positive and a negative label also gets their `score`."""
-    return {task: _task_record(answer) for task, answer in prediction.tasks.items()}
+def prediction_record(prediction: Prediction) -> dict[str, Any]:
+    """Task -> its answer; and, where there are any, entities, spans, dropped members and why there is no label."""
+    entities = [
+        {"scheme": found.scheme, "entity": found.entity, "start": found.start, "end": found.end}
+        | {task: _task_record(answer) for task, answer in found.tasks.items()}
+        for found in prediction.entities
+    ]
+    spans = {task: [asdict(span) for span in found] for task, found in prediction.spans.items()}
+    further = {
+        "entities": entities,
+        "dropped": list(prediction.dropped),
+        "abstained_because": prediction.abstained_because,
+    }
+    answers = {task: _task_record(answer) for task, answer in prediction.tasks.items()}
+    return answers | spans | {name: value for name, value in further.items() if value}
 
 
-def _task_record(answer: TaskPrediction) -> Mapping[str, Any]:
+def _task_record(answer: TaskPrediction) -> dict[str, Any]:
     shares = answer.probabilities
     signed = {"positive", "negative"} <= shares.keys()
     score = {"score": shares["positive"] - shares["negative"]} if signed else {}
-    return {"label": answer.label, **score, "probabilities": dict(shares)}
+    sure = {"conformal_set": list(answer.conformal_set)} if answer.conformal_set else {}
+    return {"label": answer.label, **score, "probabilities": dict(shares), **sure}
