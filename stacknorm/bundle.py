@@ -13,13 +13,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from stacknorm.bases.source import BASE_FILES, Place, cached_base, look_for_base, verify_files
 from stacknorm.errors import BundleError
 from stacknorm.frozen import Frozen
 from stacknorm.labels import LabelSpace, label_space
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.pool import Pool
-from stacknorm.source import BASE_FILES, Place, cached_base, look_for_base, verify_files
 
 MANIFEST_FILE = "bundle.json"
 FINGERPRINTS_FILE = "fingerprints.safetensors"

@@ -9,25 +9,25 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stacknorm.answering import answer_texts
 from stacknorm.bundle import Bundle, load_bundle
-from stacknorm.channel import load_channels
-from stacknorm.deadline import Deadline, wait_forever
-from stacknorm.decision import decide, tag_maps
 from stacknorm.encoder.member import FEATURES
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Text
 from stacknorm.entities import EntityFinder, Mention, load_aliases
 from stacknorm.errors import BundleError, PredictionError
+from stacknorm.inference.answering import answer_texts
+from stacknorm.inference.channel import load_channels
+from stacknorm.inference.deadline import Deadline, wait_forever
+from stacknorm.inference.decision import decide, tag_maps
+from stacknorm.inference.passages import Owners, Passages, first_of, prepare
+from stacknorm.inference.reading import Device, Setting, read_passages
+from stacknorm.inference.readings import Readings
+from stacknorm.inference.stack import Reader, Waiting, load_stack, to_device
 from stacknorm.labels import LabelSpace
 from stacknorm.language import LanguageGuard
-from stacknorm.passages import Owners, Passages, first_of, prepare
 from stacknorm.pooling.cascade import Rows
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.prediction import Prediction, StackIdentity
-from stacknorm.reading import Device, Setting, read_passages
-from stacknorm.readings import Readings
-from stacknorm.stack import Reader, Waiting, load_stack, to_device
 
 Form = Literal["width", "cascade"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stacknorm.assemble import Rows, assemble
+from stacknorm.assembly.assemble import Rows, assemble
 from stacknorm.bundle import CascadeSpec, StageSpec, load_bundle
-from stacknorm.decision import decide
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError, DataError, LabelError
+from stacknorm.inference.decision import decide
 from stacknorm.labels import SENTIMENT
 from stacknorm.pooling.pool import PowerPool, mean_pool
 from tiny_bases import write_base

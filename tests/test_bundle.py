@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from stacknorm.bases.source import cached_base
 from stacknorm.bundle import BaseSpec, load_bundle, save_manifest, verify_bases
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
-from stacknorm.source import cached_base
 from tiny_bases import write_tiny_bundle
 
 

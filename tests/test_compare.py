@@ -9,6 +9,7 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from stacknorm.bases.source import digest_files
 from stacknorm.bundle import load_bundle, save_manifest
 from stacknorm.commands.compare import compare
 from stacknorm.engine import Engine
@@ -18,7 +19,6 @@ from stacknorm.evaluation.compare import compare_bundles, count_pairs, match, sh
 from stacknorm.evaluation.cost import time_alternately
 from stacknorm.evaluation.page import render_comparison
 from stacknorm.evaluation.trial import Question
-from stacknorm.source import digest_files
 from stacknorm.text import fingerprints
 from test_evaluation_page import Reader
 from tiny_bases import WORDS, member_spec, write_base, write_stack

@@ -12,8 +12,8 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from stacknorm.bases.convert import _checked, _refuse, convert_checkpoint, find_pickle
 from stacknorm.commands.convert import convert
-from stacknorm.convert import _checked, _refuse, convert_checkpoint, find_pickle
 from stacknorm.encoder.trunk import load_classifier
 from stacknorm.errors import BundleError
 from tiny_bases import write_base
@@ -84,7 +84,9 @@ def test_a_file_that_torch_did_not_write_is_refused_in_one_line(content: bytes, 
 
 def test_the_process_has_limits_in_proportion_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(bytes(1000))
-    script = "import resource, pathlib, sys; from stacknorm.convert import _limit; _limit(pathlib.Path(sys.argv[1]))\n"
+    script = (
+        "import resource, pathlib, sys; from stacknorm.bases.convert import _limit; _limit(pathlib.Path(sys.argv[1]))\n"
+    )
     script += "print(*[resource.getrlimit(getattr(resource, 'RLIMIT_' + kind))[1] for kind in ('CPU', 'FSIZE')])\n"
     script += "try: bytearray(9 << 30)\nexcept MemoryError: print('no memory')\n"
     command = [sys.executable, "-I", "-c", script, str(tmp_path / "model.bin")]
@@ -99,7 +101,7 @@ def test_what_is_there_already_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_even_past_the_restricted_unpickler_nothing_is_written_run_or_connected(tmp_path: Path) -> None:
-    script = "import sys; from stacknorm.convert import _refuse; sys.addaudithook(_refuse)\n"
+    script = "import sys; from stacknorm.bases.convert import _refuse; sys.addaudithook(_refuse)\n"
     script += "import os, socket, subprocess, pathlib\n"
     attempts = [
         f"open({str(tmp_path / 'a')!r}, 'w')",

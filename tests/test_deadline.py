@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from stacknorm.deadline import Deadline, wait_forever
+from stacknorm.inference.deadline import Deadline, wait_forever
 
 
 def test_a_call_in_time_gives_its_result_and_its_own_errors() -> None:

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacknorm.bases.source import BASE_FILES
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec
-from stacknorm.decision import Decision, decide
+from stacknorm.inference.decision import Decision, decide
 from stacknorm.pooling.calibrate import Identity, Temperature, apply_temperature
 from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.pool import PowerPool
-from stacknorm.source import BASE_FILES
 
 BASE = BaseSpec(references=("nowhere",), files=dict.fromkeys(BASE_FILES, "0" * 64))
 MINE = ("negative", "neutral", "positive")

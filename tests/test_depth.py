@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from drawn_members import draw_held_out
-from stacknorm.assemble import assemble
+from stacknorm.assembly.assemble import assemble
+from stacknorm.assembly.depth import Descent, add_cascade
+from stacknorm.assembly.draft import draft_bundle
+from stacknorm.bases.source import digest_files
 from stacknorm.bundle import Bundle, CascadeSpec, HeadSpec, StageSpec, StageTask, TaskSpec, load_bundle, save_manifest
 from stacknorm.commands.bundle import app
-from stacknorm.depth import Descent, add_cascade
-from stacknorm.draft import draft_bundle
 from stacknorm.engine import Engine
 from stacknorm.entities import Mention
 from stacknorm.errors import BundleError
@@ -23,7 +24,6 @@ from stacknorm.pooling.calibrate import Identity
 from stacknorm.pooling.cascade_fitting import end_rows, fit_cascade, fit_stops
 from stacknorm.pooling.pool import PowerPool, mean_pool
 from stacknorm.progress import tell_nobody
-from stacknorm.source import digest_files
 from tiny_bases import WIDTH, member_spec, write_base, write_stack
 from tiny_classifiers import write_classifier, write_rows, write_sentences
 

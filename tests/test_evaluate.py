@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from sklearn.metrics import f1_score, precision_score, recall_score
 from typer.testing import CliRunner
 
+from stacknorm.bases.source import digest_files
 from stacknorm.bundle import CascadeSpec, StageSpec, StageTask, TaskSpec, load_bundle, save_manifest
 from stacknorm.commands.evaluate import evaluate as evaluate_command
 from stacknorm.engine import Engine
@@ -24,7 +25,6 @@ from stacknorm.evaluation.trial import Question
 from stacknorm.pooling.calibrate import Identity
 from stacknorm.pooling.conformal import ClassConditional
 from stacknorm.pooling.pool import mean_pool
-from stacknorm.source import digest_files
 from stacknorm.text import fingerprints
 from test_evaluation_page import Reader
 from test_reading import KINDS, LABELS, add_heads

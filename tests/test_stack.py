@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from stacknorm.bundle import Bundle, load_bundle
-from stacknorm.deadline import wait_forever
 from stacknorm.encoder.member import load_member, lower_states
 from stacknorm.encoder.tokens import pad
 from stacknorm.encoder.trunk import ARCHITECTURES, load_encoder, take_lower
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
-from stacknorm.stack import load_stack
+from stacknorm.inference.deadline import wait_forever
+from stacknorm.inference.stack import load_stack
 from tiny_bases import member_spec, native_spec, write_base, write_stack
 
 TEXTS = ["acme profit falls", "bank", "oil surges up of the down gold", "acme bank cuts loss"]

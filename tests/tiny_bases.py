@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from stacknorm.bases.source import BASE_FILES, digest_files
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec, save_manifest
 from stacknorm.encoder.trunk import ARCHITECTURES
 from stacknorm.labels import SENTIMENT
 from stacknorm.pooling.calibrate import Temperature
 from stacknorm.pooling.pool import PowerPool
-from stacknorm.source import BASE_FILES, digest_files
 
 WIDTH, LAYERS = 16, 4
 WORDS = [

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stacknorm.bases.source import BASE_FILES, WEIGHTS_FILE, WHEELS, digest_files
 from stacknorm.commands.console import needs_train, open_console, plain_errors
-from stacknorm.source import BASE_FILES, WEIGHTS_FILE, WHEELS, digest_files
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -123,7 +123,7 @@ def fetch(
         console = open_console()
         with _progress() as report:
             if bundle.startswith(f"{WHEELS}:"):
-                from stacknorm.fetch import fetch_base
+                from stacknorm.bases.fetch import fetch_base
 
                 directory = fetch_base([bundle], None, mirror, report)
                 lines = [f"{name} {digest}" for name, digest in digest_files(directory, BASE_FILES).items()]
@@ -190,7 +190,7 @@ def create(
     bearish,bullish,neutral
     """
     with plain_errors():
-        from stacknorm.assemble import Rows, assemble
+        from stacknorm.assembly.assemble import Rows, assemble
 
         console = open_console()
         order = _split(integers)
@@ -255,11 +255,11 @@ def cascade(
     """
     with plain_errors():
         with needs_train("fitting a cascade"):
-            from stacknorm.depth import Descent, add_cascade, time_forms
+            from stacknorm.assembly.depth import Descent, add_cascade, time_forms
+            from stacknorm.assembly.fitting import read_unseen
             from stacknorm.evaluation.trial import Question
-            from stacknorm.fitting import read_unseen
+        from stacknorm.assembly.draft import draft_bundle
         from stacknorm.bundle import load_bundle
-        from stacknorm.draft import draft_bundle
 
         found = load_bundle(bundle)
         orders = {task: _split(order) for task, order in _parse_tasks(labels or (), "--labels").items()}
@@ -312,11 +312,11 @@ def join(
     """
     with plain_errors():
         with needs_train("training a channel"):
+            from stacknorm.assembly.fitting import read_unseen
+            from stacknorm.assembly.joint import add_channels, make_junction
             from stacknorm.evaluation.trial import Question
-            from stacknorm.fitting import read_unseen
-            from stacknorm.joint import add_channels, make_junction
+        from stacknorm.assembly.draft import draft_bundle
         from stacknorm.bundle import load_bundle
-        from stacknorm.draft import draft_bundle
 
         found = load_bundle(bundle)
         chosen = _only_task(found, task)
@@ -405,7 +405,7 @@ def _warn(message: str) -> None:
 def _fetch_one(
     bundle: "Bundle", base: "BaseSpec", members: tuple[str, ...], mirror: Path | None, report: "Report"
 ) -> str:
-    from stacknorm.fetch import fetch_base
+    from stacknorm.bases.fetch import fetch_base
 
     place, _ = bundle.find_base(base, online=mirror is None)
     if place is not None:

@@ -23,8 +23,8 @@ def convert(
     Example:  stacknorm convert ./finbert
     """
     with plain_errors():
-        from stacknorm.convert import convert_checkpoint, find_pickle
-        from stacknorm.source import WEIGHTS_FILE, digest_file
+        from stacknorm.bases.convert import convert_checkpoint, find_pickle
+        from stacknorm.bases.source import WEIGHTS_FILE, digest_file
 
         source = find_pickle(checkpoint)
         done = convert_checkpoint(source, out or source.parent / WEIGHTS_FILE)

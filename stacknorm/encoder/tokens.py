@@ -11,10 +11,10 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from stacknorm.bases.source import TOKENIZER_FILE
 from stacknorm.bundle import WindowSpec
 from stacknorm.errors import BundleError
 from stacknorm.pooling.pool import Probabilities
-from stacknorm.source import TOKENIZER_FILE
 
 Text = str | tuple[str, str]
 """One text, or a pair that is read together: what is said, and what it is asked about."""

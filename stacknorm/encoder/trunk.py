@@ -54,9 +54,9 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2Encoder
 
+from stacknorm.bases.source import CONFIG_FILE, WEIGHTS_FILE
 from stacknorm.bundle import TaskKind
 from stacknorm.errors import BundleError
-from stacknorm.source import CONFIG_FILE, WEIGHTS_FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from stacknorm.bundle import Bundle, Manifest
 from stacknorm.encoder.precision import DTYPES
 from stacknorm.engine import Engine
 from stacknorm.entities import Mention
-from stacknorm.stack import load_stack, to_device
+from stacknorm.inference.stack import load_stack, to_device
 
 SAMPLE_TEXTS = 256
 _ROUNDS = 2

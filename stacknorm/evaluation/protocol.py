@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from stacknorm.bases.source import digest_file
 from stacknorm.bundle import Bundle, TaskKind
 from stacknorm.engine import Engine
 from stacknorm.evaluation.bootstrap import RESAMPLES, SEED
 from stacknorm.evaluation.trial import Question
-from stacknorm.source import digest_file
 
 CLEANING = "HTML unescaped, URLs removed, whitespace folded"
 SAME_TEXT = "equal after URLs, punctuation, case and HTML entities are folded"

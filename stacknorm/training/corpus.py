@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stacknorm.bases.source import digest_file
 from stacknorm.bundle import Source
 from stacknorm.dataset import read_entities, read_labelled, read_multi, read_spans
 from stacknorm.labels import LabelSpace
-from stacknorm.source import digest_file
 from stacknorm.text import clean_text, clean_with_origins, fingerprints, truncate_text
 from stacknorm.training.recipe import DataRecipe, Recipe, TaskRecipe
 

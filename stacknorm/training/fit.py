@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from stacknorm.bases.source import BASE_FILES, digest_files
 from stacknorm.bundle import (
     FINGERPRINTS_FILE,
     BaseSpec,
@@ -28,7 +29,6 @@ from stacknorm.pooling.choice import Choice, choose
 from stacknorm.pooling.conformal import ClassConditional, fit_class_conditional
 from stacknorm.pooling.held_out import HeldOut
 from stacknorm.pooling.pool import Probabilities, from_pairs
-from stacknorm.source import BASE_FILES, digest_files
 from stacknorm.training.corpus import describe_rows
 from stacknorm.training.evidence import Evidence
 from stacknorm.training.finetune import Cost, task_nll

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from stacknorm.assembly.depth import Descent, add_cascade
+from stacknorm.assembly.fitting import Unseen
+from stacknorm.assembly.joint import Joined, Junction, add_channels
 from stacknorm.bundle import Bundle, Manifest, MemberSpec, save_manifest
-from stacknorm.depth import Descent, add_cascade
 from stacknorm.entities import Mention
 from stacknorm.evaluation.trial import Sheet
-from stacknorm.fitting import Unseen
-from stacknorm.joint import Joined, Junction, add_channels
 from stacknorm.progress import Report
 from stacknorm.training.fit import choosing_of
 from stacknorm.training.plan import Plan

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stacknorm.bases.source import BASE_FILES, WEIGHTS_FILE, digest_files, resolve_base, verify_files
 from stacknorm.errors import BundleError, DataError
-from stacknorm.source import BASE_FILES, WEIGHTS_FILE, digest_files, resolve_base, verify_files
 from stacknorm.training.corpus import Corpus, Indices, Split, assign_folds, fold_split, load_corpus, whole_split
 from stacknorm.training.recipe import MemberRecipe, Recipe, load_recipe
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from stacknorm.bundle import Digest, Name, TaskKind
-from stacknorm.decision import CASCADED
 from stacknorm.errors import DataError
 from stacknorm.frozen import Frozen
+from stacknorm.inference.decision import CASCADED
 from stacknorm.labels import LabelSpace, label_space
 
 _RANDOM = re.compile(r"random\((\d+)\)")

@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stacknorm.bases.source import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from stacknorm.bundle import HEADS_FILE, Pooling, TaskKind
 from stacknorm.encoder.adapter import ADAPTER_CONFIG_FILE, ADAPTER_FILES, ADAPTER_WEIGHTS_FILE
 from stacknorm.encoder.initialise import init_encoder, init_head
 from stacknorm.encoder.member import Member, head_width
 from stacknorm.encoder.precision import Precision, halve_frozen
 from stacknorm.encoder.trunk import architecture_of, depth_of, take_upper
-from stacknorm.source import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from stacknorm.training.recipe import MemberRecipe
 
 

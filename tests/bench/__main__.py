@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from stacknorm.bases.source import resolve_base
 from stacknorm.bundle import Bundle, load_bundle
-from stacknorm.source import resolve_base
 from worker.broker import LocalBroker
 from worker.log import configure_logging
 

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from stacknorm.bases.source import BASE_FILES, digest_files
 from stacknorm.bundle import (
     HEADS_FILE,
     BaseSpec,
@@ -31,7 +32,6 @@ from stacknorm.bundle import (
 from stacknorm.labels import SENTIMENT
 from stacknorm.pooling.calibrate import Temperature
 from stacknorm.pooling.pool import PowerPool
-from stacknorm.source import BASE_FILES, digest_files
 
 TASK = "sentiment"
 HEAD_SPREAD = 0.3  # wide enough for probabilities that differ from text to text

@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stacknorm.bases.source import TOKENIZER_FILE
 from stacknorm.bundle import Bundle, MemberSpec, verify_bases
 from stacknorm.encoder.member import Member, Mentions, first_own_layer, load_member, lower_states
 from stacknorm.encoder.tokens import Batch, load_tokenizer
 from stacknorm.encoder.trunk import load_classifier, load_encoder, take_lower, token_limit
 from stacknorm.errors import BundleError
-from stacknorm.source import TOKENIZER_FILE
 
 MEMBER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
 """What a model raises for an input it cannot bear; anything else is a bug of ours and stops the engine."""

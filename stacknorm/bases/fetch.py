@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from stacknorm.errors import BundleError
-from stacknorm.progress import Report
-from stacknorm.source import (
+from stacknorm.bases.source import (
     BASE_FILES,
     ORIGIN_FILE,
     WEIGHTS_FILE,
@@ -30,6 +28,8 @@ from stacknorm.source import (
     digest_files,
     verify_files,
 )
+from stacknorm.errors import BundleError
+from stacknorm.progress import Report
 
 MAX_BASE_BYTES = 8 << 30
 """What is unpacked of an archive at most: far above any base, far below what a hostile zip can grow to."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stacknorm.bases.source import digest_file
 from stacknorm.bundle import Bundle, FittedOn, Manifest, save_manifest
 from stacknorm.dataset import read_labelled
 from stacknorm.engine import Engine
@@ -25,7 +26,6 @@ from stacknorm.pooling.conformal import fit_class_conditional
 from stacknorm.pooling.held_out import UNLISTED, HeldOut, Prints
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.progress import Report
-from stacknorm.source import digest_file
 from stacknorm.text import fingerprints
 
 STACK = "stack"

@@ -11,6 +11,8 @@ import numpy as np
 from pydantic import Field, ValidationError
 from safetensors.numpy import save_file
 
+from stacknorm.assembly.fitting import CHUNK_TEXTS, Unseen, ask_members, refit
+from stacknorm.bases.source import digest_files
 from stacknorm.bundle import (
     HEADS_FILE,
     Bundle,
@@ -21,19 +23,17 @@ from stacknorm.bundle import (
     describe_faults,
     save_manifest,
 )
-from stacknorm.channel import join
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
 from stacknorm.evaluation.answers import Answers
 from stacknorm.evaluation.paired import Paired, compare_answers
-from stacknorm.fitting import CHUNK_TEXTS, Unseen, ask_members, refit
 from stacknorm.frozen import Frozen
+from stacknorm.inference.channel import join
 from stacknorm.pooling.choice import Choice, choose
 from stacknorm.pooling.head_fitting import FittedHead, fit_head
 from stacknorm.pooling.held_out import HeldOut
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.progress import Report
-from stacknorm.source import digest_files
 
 
 class Junction(Frozen):

@@ -17,11 +17,11 @@ from stacknorm.encoder.member import FEATURES, Mentions, gather_mentions
 from stacknorm.encoder.precision import Precision
 from stacknorm.encoder.tokens import Batch, Row, cut_batches, pad, pool_windows, read_rows, round_rows, tokens_within
 from stacknorm.errors import PredictionError
-from stacknorm.passages import Owners, Passages, first_of
+from stacknorm.inference.passages import Owners, Passages, first_of
+from stacknorm.inference.readings import Readings
+from stacknorm.inference.stack import Outcome, Reader, Waiting
 from stacknorm.pooling.pool import Probabilities
-from stacknorm.readings import Readings
 from stacknorm.spans.words import read_words
-from stacknorm.stack import Outcome, Reader, Waiting
 
 Device = Literal["cpu", "cuda"]
 

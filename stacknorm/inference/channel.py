@@ -13,8 +13,8 @@ from stacknorm.bundle import HEADS_FILE, Bundle, ChannelSpec
 from stacknorm.encoder.member import FEATURES
 from stacknorm.encoder.trunk import load_tensors
 from stacknorm.errors import BundleError
+from stacknorm.inference.readings import Places, Readings
 from stacknorm.pooling.pool import Probabilities, softmax
-from stacknorm.readings import Places, Readings
 
 
 @dataclass(frozen=True, slots=True)

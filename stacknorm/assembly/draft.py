@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stacknorm.bases.source import BASE_FILES, HUB, PACKAGE, WHEELS
 from stacknorm.bundle import Bundle, MemberSpec, save_manifest
 from stacknorm.errors import BundleError
-from stacknorm.source import BASE_FILES, HUB, PACKAGE, WHEELS
 
 _ELSEWHERE = (f"{HUB}:", f"{PACKAGE}:", f"{WHEELS}:")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
+from stacknorm.bases.source import BASE_FILES, HUB, PACKAGE, WHEELS, digest_files, resolve_base
 from stacknorm.bundle import (
     BaseSpec,
     Bundle,
@@ -28,12 +29,11 @@ from stacknorm.bundle import (
 )
 from stacknorm.encoder.trunk import read_config
 from stacknorm.errors import BundleError, DataError, LabelError
+from stacknorm.inference.stack import load_stack
 from stacknorm.labels import LabelSpace, known_labels, label_space
 from stacknorm.pooling.calibrate import Identity
 from stacknorm.pooling.pool import PowerPool, log_odds_weights, mean_pool
 from stacknorm.progress import Report, tell_nobody
-from stacknorm.source import BASE_FILES, HUB, PACKAGE, WHEELS, digest_files, resolve_base
-from stacknorm.stack import load_stack
 
 if TYPE_CHECKING:
     from stacknorm.label_order import InferredMap
@@ -287,7 +287,7 @@ def _read_labels(
 def _infer(checkpoint: Checkpoint, outline: Outline, rows: Rows, report: Report) -> "InferredMap":
     """Ask a classifier alone about the rows, under its own labels."""
     with _needs_train():
-        from stacknorm.fitting import infer_labels  # noqa: PLC0415
+        from stacknorm.assembly.fitting import infer_labels  # noqa: PLC0415
     alone = replace(checkpoint, reference=str(checkpoint.root.absolute()))
     probe = replace(outline, space=LabelSpace(outline.task, checkpoint.labels))
     with tempfile.TemporaryDirectory() as folder:
@@ -344,7 +344,7 @@ def _check_coverage(
 
 def _fit(bundle: Bundle, task: str, rows: Rows, report: Report, warn: Warn) -> Bundle:
     with _needs_train():
-        from stacknorm.fitting import fit_bundle  # noqa: PLC0415
+        from stacknorm.assembly.fitting import fit_bundle  # noqa: PLC0415
     fitted = fit_bundle(bundle, task, rows.path, rows.integers, report=report)
     for doubt in fitted.doubts:
         warn(doubt)

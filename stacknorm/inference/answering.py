@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from stacknorm.bundle import TaskKind
-from stacknorm.decision import Decision
-from stacknorm.passages import Passages
+from stacknorm.inference.decision import Decision
+from stacknorm.inference.passages import Passages
+from stacknorm.inference.readings import Readings
 from stacknorm.prediction import EntityPrediction, Prediction, Span, TaskPrediction
-from stacknorm.readings import Readings
 from stacknorm.spans.decode import decode_spans
 
 _Described = Mapping[str, list[TaskPrediction | None]]
