@@ -298,7 +298,14 @@ class LocalBroker:
         node.settings_file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         if (node.folder / "data" / "meta.properties").is_file():
             return
-        command = (*self._java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.settings_file))
+        command = (
+            *self._java,
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster_id}",
+            "-c",
+            str(node.settings_file),
+        )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Fatal(f"Kafka cannot format {node.folder}:\n{done.stdout}{done.stderr}")
