@@ -22,4 +22,12 @@ def _build(settings: EngineSettings) -> Engine:
         return DeterministicEngine(settings.deterministic_seconds_per_text)
     from stacknorm.engine import Engine as Stack  # noqa: PLC0415 -- torch takes seconds to import
 
-    return Stack.load(settings.bundle, settings.device, settings.precision)
+    return Stack.load(
+        settings.bundle,
+        settings.device,
+        settings.precision,
+        settings.form,
+        language_guard=settings.language_guard,
+        aliases=settings.aliases,
+        member_timeout_seconds=settings.member_timeout_seconds,
+    )

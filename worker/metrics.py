@@ -6,6 +6,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 RECORDS = Counter("stacknorm_records_total", "Raw records finished, by what became of them", ["outcome"])
+DEGRADED = Counter("stacknorm_degraded_total", "Events labelled without a member that failed or was late")
+ABSTAINED = Counter("stacknorm_abstained_total", "Events without labels: no text, or an unknown language")
 DEAD_LETTERS = Counter("stacknorm_dead_letters_total", "Records sent to the dead-letter topic, by kind", ["kind"])
 UNITS = Counter(
     "stacknorm_units_total", "Transaction units, by outcome: committed, retried, dropped", ["role", "outcome"]

@@ -82,6 +82,14 @@ class EngineSettings(Section):
     """Where the stack runs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bf16 where the hardware computes in it; workers of one group should agree."""
+    form: Literal["auto", "width", "cascade"] = "auto"
+    """``width`` runs all members on every text, ``cascade`` stops early; ``auto`` is what the bundle has."""
+    member_timeout_seconds: Annotated[float, Field(gt=0)] | None = None
+    """A member that takes longer for a batch is left out of it; none: it is waited for."""
+    language_guard: bool = True
+    """Abstain from texts that are certainly in a language the bundle does not know."""
+    aliases: Path | None = None
+    """A table of names and symbols of your own, which goes before the packaged one."""
     deterministic_seconds_per_text: Annotated[float, Field(ge=0)] = 0.0
     """Slows the deterministic engine down."""
 
@@ -182,8 +190,9 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def to_environment(self) -> dict[str, str]:
-        """The environment variables that give another process these settings."""
-        return {each.variable: str(_look_up(self, each.name)) for each in describe_settings()}
+        """The environment variables that give another process these settings; none for what is not set."""
+        found = {each.variable: _look_up(self, each.name) for each in describe_settings()}
+        return {variable: str(value) for variable, value in found.items() if value is not None}
 
     @property
     def exactly_once(self) -> bool:

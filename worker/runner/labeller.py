@@ -16,9 +16,11 @@ from worker.kafka.source import End, GroupSource
 from worker.labeller import Engine, LabelledRun, label_unit
 from worker.log import get_logger
 from worker.metrics import (
+    ABSTAINED,
     BACKLOG_BYTES,
     COMMIT_SECONDS,
     DEAD_LETTERS,
+    DEGRADED,
     LABEL_SECONDS,
     LAG_RECORDS,
     LATENCY_SECONDS,
@@ -276,12 +278,15 @@ class Labeller:
             return
         events = [event for run in attempt.labelled.runs.values() for event in run.events]
         dead = [letter for run in attempt.labelled.runs.values() for letter in run.dead]
+        degraded, abstained = sum(event.degraded for event in events), sum(event.abstained for event in events)
         count = attempt.labelled.unit.count
         now = datetime.now(UTC)
         for event in events:
             LATENCY_SECONDS.observe((now - event.received_at).total_seconds())
         for letter in dead:
             DEAD_LETTERS.labels(letter.kind).inc()
+        DEGRADED.inc(degraded)
+        ABSTAINED.inc(abstained)
         for outcome, number in (("labelled", len(events)), ("dead", len(dead))):
             RECORDS.labels(outcome).inc(number)
         RECORDS.labels("heartbeat").inc(count - len(events) - len(dead))
@@ -292,6 +297,8 @@ class Labeller:
             records=count,
             labelled=len(events),
             dead=len(dead),
+            degraded=degraded,
+            abstained=abstained,
             attempt=attempt.number,
             label_seconds=round(attempt.labelled.seconds, 4),
             commit_seconds=round(commit_seconds, 4),
