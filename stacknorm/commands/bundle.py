@@ -1,4 +1,4 @@
-"""`stacknorm bundle list | show | verify | fetch | create`: what a stack is made of, and where its bases lie."""
+"""`stacknorm bundle ...`: what a stack is made of, where its bases lie, and stacks made of other ones."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -182,9 +182,8 @@ def create(
     r"""Make a stack of whole classifiers without training; each is read in its own label order.
 
     Without --fit it is the mean of its members, weighted if --weights or --prior say how, and says that it is not
-    calibrated. With --fit the pool and the
-    calibrator are chosen on those rows, and the scores are cross-validated inside them (needs the extra: pip install
-    'stacknorm\[train]').
+    calibrated. With --fit the pool and the calibrator are chosen on those rows, and the scores are cross-validated
+    inside them (needs the extra: pip install 'stacknorm\[train]').
 
     Example:  stacknorm bundle create --out mine --member ./finbert --member ./tone --fit labels.csv --integers
     bearish,bullish,neutral

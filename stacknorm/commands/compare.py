@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import open_console, plain_errors
+from stacknorm.commands.console import Integers, Task, open_console, plain_errors
 from stacknorm.commands.evaluate import split_labels
 from stacknorm.errors import DataError
 
@@ -18,13 +18,8 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     data: Annotated[Path, typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label`.")],
     *,
-    task: Annotated[str, typer.Option(help="The task the labels belong to.")] = "sentiment",
-    labels: Annotated[
-        str,
-        typer.Option(
-            help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."
-        ),
-    ] = "",
+    task: Task = "sentiment",
+    labels: Integers = "",
     train: Annotated[
         list[Path] | None,
         typer.Option(help="A file that was trained on, beside what the bundles know of themselves; may be repeated."),

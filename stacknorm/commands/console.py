@@ -5,12 +5,18 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from stacknorm.errors import DataError, StacknormError
 
+Task = Annotated[str, typer.Option(help="The task the labels belong to.")]
+Integers = Annotated[
+    str,
+    typer.Option(help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."),
+]
 PIPE_WIDTH = 120  # where there is no terminal to ask
 
 

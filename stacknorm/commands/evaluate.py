@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import open_console, plain_errors
+from stacknorm.commands.console import Integers, Task, open_console, plain_errors
 from stacknorm.errors import DataError
 
 
@@ -19,13 +19,8 @@ def evaluate(
         ),
     ],
     *,
-    task: Annotated[str, typer.Option(help="The task the labels belong to.")] = "sentiment",
-    labels: Annotated[
-        str,
-        typer.Option(
-            help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."
-        ),
-    ] = "",
+    task: Task = "sentiment",
+    labels: Integers = "",
     train: Annotated[
         list[Path] | None,
         typer.Option(help="A file that was trained on, beside what the bundle knows of itself; may be repeated."),

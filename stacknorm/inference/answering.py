@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from stacknorm.bundle import TaskKind
 from stacknorm.inference.decision import Decision
 from stacknorm.inference.passages import Passages
@@ -56,9 +58,9 @@ def _find_spans(decision: Decision, passages: Passages, readings: Readings) -> l
     owners = passages.owners("spans")
     tags, _ = decision.answer(decision.place(readings.of(decision.task), len(owners)), readings.stages[owners])
     found = []
-    for text, words in enumerate(passages.words):
-        first = int(passages.first_words[text])
-        spans = decode_spans(words, tags[first : first + len(words)], decision.space.labels)
-        places = [passages.cleaned[text].to_original(span.start, span.end) for span in spans]
+    parts = np.split(tags, passages.first_words[1:-1])
+    for words, part, cleaned in zip(passages.words, parts, passages.cleaned, strict=True):
+        spans = decode_spans(words, part, decision.space.labels)
+        places = [cleaned.to_original(span.start, span.end) for span in spans]
         found.append(tuple(replace(span, start=s, end=e) for span, (s, e) in zip(spans, places, strict=True)))
     return found

@@ -51,8 +51,8 @@ class Passages:
 
     @property
     def first_words(self) -> Owners:
-        """The position of each text's first word among all words; [texts]."""
-        return np.concatenate([[0], np.cumsum([len(words) for words in self.words])])[:-1]
+        """The position of each text's first word among all words, and how many there are in all; [texts + 1]."""
+        return np.cumsum([0, *(len(words) for words in self.words)])
 
 
 def prepare(

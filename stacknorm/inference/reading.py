@@ -127,6 +127,7 @@ class _Work:
         self._kinds = setting.kinds
         self._tags = setting.tags
         self._owners = np.array([row.text for row in rows])
+        self._first_words = passages.first_words
         self._mentions = _place_mentions(rows, passages, texts)
         self._said: dict[tuple[str, str], Probabilities] = {}
 
@@ -167,14 +168,16 @@ class _Work:
             self._whole(member, task, len(self._passages.mentions), said)[numbers] = said
         elif kind == "spans":
             said = said @ self._tags[task][member]
-            whole = self._whole(member, task, len(self._passages.owners("spans")), said)
+            whole = self._whole(member, task, int(self._first_words[-1]), said)
             for place, tags in zip(places, said, strict=True):
                 self._put_words(whole, place, tags)
         else:
             self._whole(member, task, len(self._rows), said)[list(places)] = said
 
     def _whole(self, member: str, task: str, rows: int, said: Probabilities) -> Probabilities:
-        return self._said.setdefault((task, member), np.full((rows, said.shape[-1]), np.nan))
+        if (task, member) not in self._said:
+            self._said[task, member] = np.full((rows, said.shape[-1]), np.nan)
+        return self._said[task, member]
 
     def _put_words(self, whole: Probabilities, place: int, tokens: Probabilities) -> None:
         """A row's tokens [tokens, tags] as words; a word in two windows gets the mean of both."""
@@ -182,7 +185,7 @@ class _Work:
         words, given = self._passages.words[text], self._passages.texts[text]
         offsets = np.array(self._rows[place].offsets or (), dtype=np.int64).reshape(-1, 2)
         tags = read_words(first_of(given), words, offsets, tokens[: len(offsets)])
-        start = int(self._passages.first_words[text])
+        start = int(self._first_words[text])
         before = whole[start : start + len(words)]
         before[:] = np.where(np.isnan(before), tags, np.where(np.isnan(tags), before, (before + tags) / 2))
 
