@@ -2,6 +2,7 @@
 
 import json
 import time
+import timeit
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -167,12 +168,11 @@ def test_mentions_lie_in_the_text_and_never_overlap(text: str) -> None:
 )
 def test_hostile_texts_take_time_in_proportion_to_their_length(unit: str) -> None:
     def seconds(length: int) -> float:
+        """The fastest of five, on this process's clock and without the collector, whose passes cost what others left."""
         text = unit * (length // len(unit))
-        started = time.process_time()
-        FINDER.find(text)
-        return time.process_time() - started
+        return min(timeit.repeat(lambda: FINDER.find(text), timer=time.process_time, number=1, repeat=5))
 
-    short = min(seconds(20_000) for _ in range(3))
+    short = seconds(20_000)
     assert seconds(100_000) < 25 * short + 0.1
     assert seconds(100_000) < 2
 
