@@ -170,8 +170,8 @@ class CascadeReport(Frozen):
     ended: tuple[float, ...]
     """Share of the texts that ended at each stage: there all their tasks stopped."""
     kept: Mapping[Name, Interval] = Field(default_factory=dict)
-    """Bounded mode: task -> accuracy of the cascade less that of the whole stack where this task alone decides; each
-    row by confidences that were fitted without it."""
+    """Bounded mode: task -> accuracy of the cascade less that of the whole stack; each text by confidences that were
+    fitted without it."""
 
 
 class CascadeSpec(Frozen):
@@ -183,7 +183,7 @@ class CascadeSpec(Frozen):
     mode: Literal["exact", "bounded"]
     stages: tuple[StageSpec, ...] = Field(min_length=2)
     max_loss: float | None = None
-    """Bounded mode: the share of accuracy that stopping was allowed to cost, for each task."""
+    """Bounded mode: the accuracy that stopping was expected to cost at most, of each task."""
     fitted_on: Mapping[Name, FittedOn] = Field(default_factory=dict)
     """Task -> rows of a user; not there: on the part that training held out."""
     report: CascadeReport | None = None

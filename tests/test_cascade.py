@@ -12,7 +12,7 @@ from stacknorm.bundle import CascadeSpec, Manifest, StageSpec, StageTask, load_b
 from stacknorm.engine import Engine
 from stacknorm.errors import BundleError
 from stacknorm.pooling.calibrate import Temperature
-from stacknorm.pooling.cascade import fit_stop, is_settled, is_sure, weigh_stopping
+from stacknorm.pooling.cascade import is_settled
 from stacknorm.pooling.pool import PowerPool
 from tiny_bases import WORDS, member_spec, write_base, write_stack
 
@@ -36,27 +36,6 @@ def test_everything_is_settled_once_all_members_have_spoken_and_nothing_before_a
     members = np.array([[[0.6, 0.4]], [[0.1, 0.9]]])
     assert is_settled(members, (0.5, 0.5)).tolist() == [True]
     assert is_settled(np.full_like(members, np.nan), (0.5, 0.5)).tolist() == [False]
-
-
-@given(seeds, st.sampled_from([0.0, 0.01, 0.05]))
-def test_stopping_at_the_fitted_confidence_or_above_loses_no_more_than_allowed(seed: int, max_loss: float) -> None:
-    random = np.random.default_rng(seed)
-    truth = random.integers(3, size=300)
-    early, whole = (np.exp(random.normal(size=(300, 3)) + skill * np.eye(3)[truth]) for skill in (1, 2))
-    early, whole = early / early.sum(axis=1, keepdims=True), whole / whole.sum(axis=1, keepdims=True)
-    fitted = fit_stop(early, whole, truth, max_loss)
-    for threshold in (fitted, (1 + fitted) / 2):
-        assert weigh_stopping(early, whole, truth, is_sure(early, threshold)).accuracy_kept >= -max_loss - 1e-12
-
-
-def test_savings_are_counted_as_by_hand() -> None:
-    early = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
-    whole = np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]])
-    savings = weigh_stopping(early, whole, np.array([0, 1, 1]), is_sure(early, 0.75))
-    assert savings.stopped == pytest.approx(2 / 3)
-    assert savings.accuracy == pytest.approx(2 / 3)
-    assert savings.accuracy_kept == pytest.approx(-1 / 3)
-    assert savings.changed == pytest.approx(1 / 3)
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from drawn_members import draw_held_out
 from stacknorm.assembly.assemble import assemble
 from stacknorm.assembly.depth import Descent, add_cascade
 from stacknorm.assembly.draft import draft_bundle
@@ -21,13 +17,11 @@ from stacknorm.engine import Engine
 from stacknorm.entities import Mention
 from stacknorm.errors import BundleError
 from stacknorm.pooling.calibrate import Identity
-from stacknorm.pooling.cascade_fitting import end_rows, fit_cascade, fit_stops
 from stacknorm.pooling.pool import PowerPool, mean_pool
 from stacknorm.progress import tell_nobody
 from tiny_bases import WIDTH, member_spec, write_base, write_stack
 from tiny_classifiers import write_classifier, write_rows, write_sentences
 
-seeds = st.integers(0, 2**32 - 1)
 runner = CliRunner()
 
 
@@ -35,33 +29,6 @@ def run(*arguments: str | Path, fails: bool = False) -> Result:
     done = runner.invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == int(fails), done.output
     return done
-
-
-@given(seeds, st.sampled_from([0.0, 0.01, 0.05]))
-@settings(deadline=None, max_examples=30)
-def test_all_stages_together_lose_no_more_than_allowed_on_the_rows_they_were_fitted_on(
-    seed: int, max_loss: float
-) -> None:
-    held_out = draw_held_out(seed, members=3, rows=120, labels=3)
-    said = [mean_pool(run)(held_out.members[:run]) for run in (1, 2, 3)]
-    stops = fit_stops(said, held_out.truth, max_loss)
-    ended = end_rows(said, stops)
-    guess = np.stack(said)[ended, np.arange(len(ended))].argmax(axis=1)
-    lost = (said[-1].argmax(axis=1) == held_out.truth).mean() - (guess == held_out.truth).mean()
-    assert lost <= max_loss + 1e-12
-
-
-def test_a_fitted_cascade_answers_rows_where_they_end_and_its_honest_stops_know_no_row_they_judge() -> None:
-    held_out = draw_held_out(3, members=3, rows=200, labels=3)
-    whole = mean_pool(3)(held_out.members)
-    found = fit_cascade(held_out, [[0], [0, 1]], whole, 0.02)
-    assert [len(stage.pool.weights) for stage in found.stages] == [1, 2]
-    assert set(found.ended.tolist()) <= {0, 1, 2}
-    last = found.ended == 2
-    assert (found.answers(found.ended)[last] == whole[last]).all()
-    shuffled = held_out.take(np.random.default_rng(0).permutation(200))
-    again = fit_cascade(shuffled, [[0], [0, 1]], mean_pool(3)(shuffled.members), 0.02)
-    assert sorted(again.ended_unseen.tolist()) == sorted(found.ended_unseen.tolist())
 
 
 @pytest.fixture(scope="module")

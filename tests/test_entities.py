@@ -168,7 +168,7 @@ def test_mentions_lie_in_the_text_and_never_overlap(text: str) -> None:
 )
 def test_hostile_texts_take_time_in_proportion_to_their_length(unit: str) -> None:
     def seconds(length: int) -> float:
-        """The fastest of five, on this process's clock and without the collector, whose passes cost what others left."""
+        """The fastest of five by the clock of this process, without the garbage collector."""
         text = unit * (length // len(unit))
         return min(timeit.repeat(lambda: FINDER.find(text), timer=time.process_time, number=1, repeat=5))
 

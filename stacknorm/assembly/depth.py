@@ -11,12 +11,11 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
-from stacknorm.assembly.fitting import CHUNK_TEXTS, Unseen, ask_members
+from stacknorm.assembly.fitting import CHUNK_TEXTS, Unseen, ask_all, judge_members, was_read
 from stacknorm.bundle import (
     Bundle,
     CascadeReport,
     CascadeSpec,
-    FittedOn,
     Interval,
     Manifest,
     StageSpec,
@@ -30,9 +29,12 @@ from stacknorm.evaluation.bootstrap import Bootstrap, weighted_mean
 from stacknorm.evaluation.cost import SAMPLE_TEXTS, time_alternately
 from stacknorm.evaluation.metrics import row_hits
 from stacknorm.inference.decision import decide, early_members
-from stacknorm.pooling.cascade_fitting import FittedCascade, fit_cascade
-from stacknorm.pooling.held_out import HeldOut
+from stacknorm.pooling.cascade_fitting import Course, choose_early, end_unseen, fit_stops, tell
+from stacknorm.pooling.choice import Choice
+from stacknorm.pooling.held_out import Indices, Prints, Truth
+from stacknorm.pooling.pool import Probabilities
 from stacknorm.progress import Report
+from stacknorm.text import fingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Descent:
     """Names of the members that run together, the cheap ones first."""
     mode: Literal["bounded", "exact"] = "bounded"
     max_loss: float = 0.002
-    """Bounded mode: share of a task's rows that stopping early may cost."""
+    """Bounded mode: accuracy that stopping early is expected to cost a task at most."""
 
 
 def add_cascade(bundle: Bundle, descent: Descent, rows: Sequence[Unseen], report: Report) -> Bundle:
@@ -92,41 +94,96 @@ def _outline(manifest: Manifest, descent: Descent) -> Manifest:
     return outline
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """One task's rows in a cascade, those with a label among them."""
+
+    course: Course
+    early: Mapping[int, Choice]
+    """What each early stage answers with that has a member to."""
+    own: Indices
+    """Positions of the rows that have a label."""
+    truth: Truth
+    """Their labels."""
+
+    def specify(self, stage: int, stops: Sequence[float]) -> StageTask:
+        """How an early stage answers, for the manifest."""
+        chosen = self.early[stage]
+        return StageTask(pool=chosen.pool, calibrator=chosen.calibrator, stop_above=stops[stage])
+
+    def measure_kept(self, ended: Indices, prints: Prints) -> Interval:
+        """Accuracy of the cascade less that of the whole stack, with texts ending at these stages, [texts]."""
+        ours, whole = (row_hits(s[self.own], self.truth) for s in (self.course.answers(ended), self.course.said[-1]))
+        draws = Bootstrap(prints[self.course.texts[self.own]])
+        return draws.interval(lambda samples: weighted_mean(ours - whole, samples))
+
+
 def _fit(
     bundle: Bundle, outline: Manifest, descent: Descent, rows: Sequence[Unseen], report: Report
 ) -> tuple[Manifest, dict[str, Interval]]:
-    """Fit the early stages of every task; what is kept of each one's accuracy."""
+    """Fit the early stages of every task; what is kept of each one's accuracy by stops fitted without the text."""
     if lacking := outline.tasks.keys() - {part.task for part in rows}:
         raise DataError(f"a text ends where all its tasks do, so rows are needed for {', '.join(sorted(lacking))} too")
-    engine = Engine.load(bundle.root, form="width", language_guard=False)
-    stages: list[dict[str, StageTask]] = [{} for _ in descent.stages]
-    kept: dict[str, Interval] = {}
-    for part in rows:
-        held_out = ask_members(engine, part, report)
-        report("fitting the cascade", len(kept), len(rows))
-        runs = {stage: run for stage, run in enumerate(early_members(outline, part.task)) if run}
-        whole = engine.pooled(part.task, held_out.members)
-        found = fit_cascade(held_out, list(runs.values()), whole, descent.max_loss)
-        for stage, fitted in zip(runs, found.stages, strict=True):
-            stages[stage][part.task] = StageTask(
-                pool=fitted.pool, calibrator=fitted.calibrator, stop_above=fitted.stop_above
-            )
-        kept[part.task] = _measure_kept(found, held_out)
-    report("fitting the cascade", len(rows), len(rows))
-    specs = tuple(
-        StageSpec(members=members, tasks=tasks) for members, tasks in zip(descent.stages, stages, strict=True)
+    texts = [text for part in rows for text in part.sheet.texts]
+    prints = fingerprints(texts)
+    judged = _judge_all(Engine.load(bundle.root, form="width", language_guard=False), outline, rows, report)
+    courses = {task: found.course for task, found in judged.items()}
+    report("fitting the cascade", 0, 1)
+    stops, ended = fit_stops(courses, len(texts), descent.max_loss), end_unseen(courses, prints, descent.max_loss)
+    kept = {task: found.measure_kept(ended, prints) for task, found in judged.items()}
+    report("fitting the cascade", 1, 1)
+    stages = tuple(
+        StageSpec(
+            members=names,
+            tasks={task: found.specify(stage, stops[task]) for task, found in judged.items() if stage in found.early},
+        )
+        for stage, names in enumerate(descent.stages)
     )
-    return _with_cascade(outline, {"stages": specs, "max_loss": descent.max_loss, "fitted_on": _origins(rows)}), kept
+    origins = {part.task: part.origin for part in rows if part.origin is not None}
+    return _with_cascade(outline, {"stages": stages, "max_loss": descent.max_loss, "fitted_on": origins}), kept
 
 
-def _origins(rows: Sequence[Unseen]) -> dict[str, FittedOn]:
-    return {part.task: part.origin for part in rows if part.origin is not None}
+def _judge_all(engine: Engine, outline: Manifest, rows: Sequence[Unseen], report: Report) -> dict[str, _Judged]:
+    """Let all members answer all tasks of all texts, whichever task a text has a label of."""
+    texts = [text for part in rows for text in part.sheet.texts]
+    mentions = [given for part in rows for given in part.sheet.mentions]
+    members = ask_all(engine, texts, mentions, report)
+    starts = np.cumsum([0, *(len(part.sheet.texts) for part in rows)])
+    judged: dict[str, _Judged] = {}
+    for number, part in enumerate(rows):
+        report("choosing what early stages say", number, len(rows))
+        mentioned = outline.tasks[part.task].kind == "entity"
+        owners = np.repeat(np.arange(len(texts)), [len(given) for given in mentions] if mentioned else 1)
+        own = np.flatnonzero((starts[number] <= owners) & (owners < starts[number + 1]))
+        judged[part.task] = _judge(engine, outline, part, members[part.task], owners=owners, own=own)
+    report("choosing what early stages say", len(rows), len(rows))
+    return judged
 
 
-def _measure_kept(found: FittedCascade, held_out: HeldOut) -> Interval:
-    """Accuracy of the cascade less that of the whole stack, by confidences fitted without the row."""
-    ours, whole = (row_hits(said, held_out.truth) for said in (found.answers(found.ended_unseen), found.said[-1]))
-    return Bootstrap(held_out.prints).interval(lambda samples: weighted_mean(ours - whole, samples))
+def _judge(
+    engine: Engine, outline: Manifest, part: Unseen, members: Probabilities, *, owners: Indices, own: Indices
+) -> _Judged:
+    """Choose the early stages of a task on its own rows, and let them answer all rows.
+
+    Args:
+        engine: of the whole stack.
+        outline: the manifest with the stages.
+        part: the task and its labelled rows.
+        members: what all members say of all rows, [k, n, c].
+        owners: the text of each row, [n].
+        own: which rows are those of `part`.
+    """
+    held_out, own = judge_members(members[:, own], part), own[was_read(members[:, own])]
+    early: dict[int, Choice] = {}
+    said = []
+    for stage, run in enumerate(early_members(outline, part.task)):
+        given = np.full(members.shape[1:], np.nan)
+        if run:
+            early[stage] = choice = choose_early(held_out, run)
+            given = tell(choice.pool, choice.calibrator, members[list(run)])
+            given[own] = choice.probabilities  # by what was fitted without the row
+        said.append(given)
+    return _Judged(Course((*said, engine.pooled(part.task, members)), owners), early, own, held_out.truth)
 
 
 def _with_cascade(manifest: Manifest, changes: Mapping[str, object]) -> Manifest:

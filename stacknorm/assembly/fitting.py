@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stacknorm.bases.source import digest_file
 from stacknorm.bundle import Bundle, FittedOn, Manifest, save_manifest
@@ -71,10 +72,36 @@ def ask_members(engine: Engine, rows: Unseen, report: Report) -> HeldOut:
         DataError: rows were trained on.
     """
     sheet = rows.sheet
-    members = _read_members(engine, rows.task, sheet.texts, sheet.mentions, report)
-    read = ~np.isnan(members).any(axis=(0, 2))
+    return judge_members(ask_all(engine, sheet.texts, sheet.mentions, report)[rows.task], rows)
+
+
+def judge_members(members: Probabilities, rows: Unseen) -> HeldOut:
+    """What every member says about rows, [k, n, c], beside their labels; rows that one could not read are left out.
+
+    Raises:
+        DataError: rows were trained on.
+    """
+    sheet, read = rows.sheet, was_read(members)
     prints = fingerprints(list(sheet.texts))[sheet.documents]
     return HeldOut(members[:, read], sheet.truth[read], prints[read], (rows.trained_on,))
+
+
+def was_read(members: Probabilities) -> npt.NDArray[np.bool_]:
+    """Rows that every member could read, [k, n, c] -> [n]."""
+    return np.asarray(~np.isnan(members).any(axis=(0, 2)))
+
+
+def ask_all(
+    engine: Engine, texts: Sequence[str], mentions: Sequence[Sequence[Mention]], report: Report
+) -> dict[str, Probabilities]:
+    """Task -> what every member says about texts, or about the mentions in them, [k, n, c]."""
+    parts = []
+    for start in range(0, len(texts), CHUNK_TEXTS):
+        report("reading rows", start, len(texts))
+        chunk = slice(start, start + CHUNK_TEXTS)
+        parts.append(engine.member_probabilities(texts[chunk], mentions[chunk]))
+    report("reading rows", len(texts), len(texts))
+    return {task: np.concatenate([part[task] for part in parts], axis=1) for task in engine.tasks}
 
 
 def fit_bundle(bundle: Bundle, task: str, rows: Path, integers: Sequence[str], *, report: Report) -> Fitted:
@@ -166,20 +193,8 @@ def infer_labels(
     """
     read = read_labelled(rows, space, integers)
     texts = [row.text for row in read]
-    members = _read_members(Engine.load(probe.root), task, texts, [()] * len(texts), report)
+    members = ask_all(Engine.load(probe.root), texts, [()] * len(texts), report)[task]
     return infer_map(members[0], np.array([row.label for row in read]), probe.manifest.tasks[task].labels, space)
-
-
-def _read_members(
-    engine: Engine, task: str, texts: Sequence[str], mentions: Sequence[Sequence[Mention]], report: Report
-) -> Probabilities:
-    parts = []
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        report("reading rows", start, len(texts))
-        chunk = slice(start, start + CHUNK_TEXTS)
-        parts.append(engine.member_probabilities(texts[chunk], mentions[chunk])[task])
-    report("reading rows", len(texts), len(texts))
-    return np.concatenate(parts, axis=1)
 
 
 def _find_doubts(names: Sequence[str], held_out: HeldOut, space: LabelSpace) -> tuple[str, ...]:

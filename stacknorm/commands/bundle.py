@@ -241,7 +241,7 @@ def cascade(
         typer.Option(help="TASK=bearish,bullish,neutral: what the integers 0, 1, ... in the rows of a task mean."),
     ] = None,
     max_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of a task's rows that stopping early may cost.")
+        float, typer.Option(min=0, max=1, help="Accuracy that stopping early is expected to cost a task at most.")
     ] = 0.002,
 ) -> None:
     r"""Give a bundle a cascade: cheap members read every text, the others what these leave in doubt.

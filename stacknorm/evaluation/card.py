@@ -141,7 +141,7 @@ def _describe_cascade(cascade: CascadeSpec) -> str:
     )
     sentences = [f"As a **cascade** ({cascade.mode}): {stages}."]
     if cascade.max_loss is not None:
-        sentences.append(f"Stopping was allowed to cost {100 * cascade.max_loss:.2f} points of accuracy.")
+        sentences.append(f"Stopping may cost each task an expected {100 * cascade.max_loss:.2f} points of accuracy.")
     if cascade.fitted_on:
         rows = "; ".join(f"{task}: {_origin(origin)}" for task, origin in cascade.fitted_on.items())
         sentences.append(f"Stops were fitted on rows no member was trained on ({rows}).")

@@ -1,14 +1,21 @@
-"""Fitting a cascade on held-out rows: what each early stage answers with, and how sure it must be to stop."""
+"""Fitting a cascade on held-out texts: what each early stage answers with, and how sure it must be to stop.
 
-from collections.abc import Sequence
+What an early end loses is not counted in labels that turn out wrong, which are few on a few thousand rows, but in
+expectation: by how much the whole stack holds its own label for likelier than the early one. So rows need no label of
+a task to tell what ending early would cost it, and a text can be weighed for all its tasks at once.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from stacknorm.pooling.calibrate import Calibrator
-from stacknorm.pooling.cascade import fit_stop, is_sure
+from stacknorm.pooling.cascade import Rows, is_sure
 from stacknorm.pooling.choice import Choice, choose
-from stacknorm.pooling.held_out import HeldOut, Indices, Truth
+from stacknorm.pooling.held_out import HeldOut, Indices, Prints, split_texts
 from stacknorm.pooling.pool import Pool, Probabilities
 
 LINEAR_POOLS = ("mean", "weighted", "selection")
@@ -16,33 +23,43 @@ LINEAR_POOLS = ("mean", "weighted", "selection")
 ORDER_KEEPING = ("identity", "temperature")
 """Names of calibrators that never change which label is likeliest."""
 
+Values = npt.NDArray[np.float64]
+Stops = Mapping[str, tuple[float, ...]]
+"""Task -> the confidence at which each early stage stops."""
+
 _PARTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class FittedStage:
-    """How an early stage answers one task."""
-
-    pool: Pool
-    calibrator: Calibrator
-    stop_above: float
+_HALVINGS = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FittedCascade:
-    """The early stages of one task, and what its rows say they cost if this task alone decides where a text stops."""
+class Course:
+    """What one task's rows, texts or mentions in them, are told as they pass the stages."""
 
-    stages: tuple[FittedStage, ...]
     said: tuple[Probabilities, ...]
-    """What each stage says of the rows, the whole stack last, each [n, c]; an early one was fitted without the row."""
-    ended: Indices
-    """Stage at which each row ends by the fitted confidences, counted from 0; [n]."""
-    ended_unseen: Indices
-    """The same by confidences that were fitted without the row, so that they do not flatter; [n]."""
+    """By each stage, the whole stack last, each [n, c]. NaN where a stage cannot answer: no row ends there."""
+    texts: Indices
+    """The text of each row, counted through all texts, [n]."""
+
+    def sure(self, stops: Sequence[float]) -> list[Rows]:
+        """Which rows each early stage is sure enough of, each [n]."""
+        return [is_sure(given, stop) for given, stop in zip(self.said[:-1], stops, strict=True)]
+
+    def losses(self) -> list[Values]:
+        """What each row is expected to lose by ending at each early stage, each [n]."""
+        return [expected_loss(given, self.said[-1]) for given in self.said[:-1]]
 
     def answers(self, ended: Indices) -> Probabilities:
-        """What the cascade says of rows that end at these stages, [n, c]."""
-        return np.stack(self.said)[ended, np.arange(len(ended))]
+        """What rows are told whose texts end at these stages, [texts] -> [n, c]."""
+        return np.stack(self.said)[ended[self.texts], np.arange(len(self.texts))]
+
+    def within(self, texts: Rows) -> "Course":
+        """Only the rows of some texts; [texts] says which."""
+        kept = texts[self.texts]
+        return Course(tuple(given[kept] for given in self.said), self.texts[kept])
+
+
+Courses = Mapping[str, Course]
+"""Task -> its course."""
 
 
 def choose_settling(held_out: HeldOut) -> Choice:
@@ -54,72 +71,106 @@ def choose_settling(held_out: HeldOut) -> Choice:
     return choose(held_out, LINEAR_POOLS, ORDER_KEEPING)
 
 
-def fit_cascade(
-    held_out: HeldOut, stages: Sequence[Sequence[int]], whole: Probabilities, max_loss: float
-) -> FittedCascade:
-    """Fit pool, calibrator and stopping confidence of each early stage of a task.
-
-    A later stage has what the ones before it left open, and of the loss that is allowed what they did not use.
+def choose_early(held_out: HeldOut, members: Sequence[int]) -> Choice:
+    """Choose what an early stage answers with.
 
     Args:
         held_out: rows that no member was trained on.
-        stages: of each early stage the positions of the members that have run by then, at least one.
-        whole: what the whole stack says of the rows, [n, c].
-        max_loss: share of these rows that all stopping together may cost, such as 0.002.
+        members: positions of those that have run by then, at least one.
     """
-    chosen = [choose(replace(held_out, members=held_out.members[list(run)])) for run in stages]
-    said = (*(decision.probabilities for decision in chosen), whole)
-    stops = fit_stops(said, held_out.truth, max_loss)
-    unseen = np.empty(len(held_out.truth), dtype=np.int64)
-    for part, rows in _split(held_out):
-        unseen[rows] = end_rows(_take(said, rows), fit_stops(_take(said, part), held_out.truth[part], max_loss))
-    return FittedCascade(
-        tuple(
-            FittedStage(decision.pool, decision.calibrator, stop) for decision, stop in zip(chosen, stops, strict=True)
-        ),
-        said,
-        end_rows(said, stops),
-        unseen,
-    )
+    return choose(replace(held_out, members=held_out.members[list(members)]))
 
 
-def fit_stops(said: Sequence[Probabilities], truth: Truth, max_loss: float) -> tuple[float, ...]:
-    """Fit the confidence at which each early stage stops, one after the other.
+def tell(pool: Pool, calibrator: Calibrator, members: Probabilities) -> Probabilities:
+    """What a stage says; [k, n, c] -> [n, c], NaN where a member said nothing."""
+    heard = ~np.isnan(members).any(axis=(0, 2))
+    said = np.full(members.shape[1:], np.nan)
+    said[heard] = calibrator(pool(members[:, heard]))
+    return said
+
+
+def expected_loss(early: Probabilities, whole: Probabilities) -> Values:
+    """The accuracy that answering early is expected to lose, if the whole stack is calibrated; [n, c] twice -> [n].
+
+    At least 0; infinite where either has no answer.
+    """
+    loss = np.full(len(early), np.inf)
+    rows = np.flatnonzero(~(np.isnan(early) | np.isnan(whole)).any(axis=1))
+    loss[rows] = whole[rows].max(axis=1) - whole[rows, early[rows].argmax(axis=1)]
+    return loss
+
+
+def fit_stop(confidence: Values, loss: Values, budget: float) -> float:
+    """Find the lowest confidence to stop at whose rows lose no more than the budget; 1 where none does.
 
     Args:
-        said: what each stage says of all rows, the whole stack last, each [n, c].
-        truth: [n].
-        max_loss: share of the rows that all stopping together may cost.
+        confidence: of an early stage, NaN where it has no answer, [n].
+        loss: what each row loses by ending there, at least 0, [n].
+        budget: loss allowed, averaged over all rows.
     """
-    *early, whole = said
-    left, spare = np.arange(len(truth)), max_loss * len(truth)
-    stops = []
-    for given in early:
-        stop = fit_stop(given[left], whole[left], truth[left], spare / len(left)) if len(left) else 1.0
-        stopped = left[is_sure(given[left], stop)]
-        right = [(answers[stopped].argmax(axis=1) == truth[stopped]).sum() for answers in (whole, given)]
-        spare -= float(right[0] - right[1])
-        left = np.setdiff1d(left, stopped)
-        stops.append(stop)
-    return tuple(stops)
+    ranked = np.nan_to_num(confidence, nan=-1.0)
+    order = np.argsort(-ranked, kind="stable")
+    spent = np.cumsum(loss[order]) / max(len(loss), 1)
+    # Rows of one confidence stop together, so only the last of them is a threshold.
+    last = np.ones(len(order), dtype=np.bool_)
+    last[:-1] = np.diff(ranked[order]) != 0
+    safe = order[last & (spent <= budget)]
+    return float(ranked[safe[-1]]) if len(safe) else 1.0
 
 
-def end_rows(said: Sequence[Probabilities], stops: Sequence[float]) -> Indices:
-    """The stage at which each row ends, counted from 0; [n].
+def fit_stops(courses: Courses, texts: int, max_loss: float) -> Stops:
+    """Fit the confidence at which each stage may stop, of all tasks together.
+
+    A text ends where all its tasks are sure, so each task loses less than if it decided alone. All stages of all tasks
+    get the same budget for what they would lose alone, the largest with which no task loses more than `max_loss`.
 
     Args:
-        said: what each stage says of all rows, the whole stack last, each [n, c].
-        stops: of each early stage.
+        courses: of every task.
+        texts: how many there are.
+        max_loss: expected accuracy that stopping early may cost a task, such as 0.002.
     """
-    sure = [is_sure(given, stop) for given, stop in zip(said[:-1], stops, strict=True)]
-    return np.asarray(np.argmax([*sure, np.ones(len(said[-1]), dtype=np.bool_)], axis=0))
+    sure = {task: [said.max(axis=1) for said in part.said[:-1]] for task, part in courses.items()}
+    losses = {task: part.losses() for task, part in courses.items()}
+
+    def stops(budget: float) -> dict[str, tuple[float, ...]]:
+        return {task: tuple(map(partial(fit_stop, budget=budget), sure[task], losses[task])) for task in courses}
+
+    kept, too_much = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        budget = (kept + too_much) / 2
+        ended = end_texts(courses, stops(budget), texts)
+        if all(_lost(losses[task], ended[part.texts]) <= max_loss for task, part in courses.items()):
+            kept = budget
+        else:
+            too_much = budget
+    return stops(kept)
 
 
-def _take(said: Sequence[Probabilities], rows: Indices) -> list[Probabilities]:
-    return [given[rows] for given in said]
+def end_texts(courses: Courses, stops: Stops, texts: int) -> Indices:
+    """The stage at which each text ends, counted from 0; [texts]."""
+    open_ = np.zeros((len(next(iter(stops.values()))) + 1, texts), dtype=np.bool_)
+    for task, part in courses.items():
+        for stage, sure in enumerate(part.sure(stops[task])):
+            open_[stage, part.texts[~sure]] = True
+    return np.asarray(np.argmin(open_, axis=0))
 
 
-def _split(held_out: HeldOut) -> list[tuple[Indices, Indices]]:
-    """Positions to fit on and positions to judge; the parts are other ones than `choose` makes."""
-    everything = np.arange(len(held_out.truth))
-    return [(np.delete(everything, rows), rows) for _, rows in held_out.split(_PARTS, seed=1)]
+def end_unseen(courses: Courses, prints: Prints, max_loss: float) -> Indices:
+    """The same by confidences that were fitted without the text, so that they do not flatter; [texts].
+
+    Args:
+        courses: of every task.
+        prints: fingerprint of each text, [texts].
+        max_loss: as for `fit_stops`.
+    """
+    ended = np.empty(len(prints), dtype=np.int64)
+    for judged in split_texts(prints, _PARTS, seed=1):
+        fitted = {task: part.within(~judged) for task, part in courses.items()}
+        ended[judged] = end_texts(courses, fit_stops(fitted, len(prints), max_loss), len(prints))[judged]
+    return ended
+
+
+def _lost(losses: Sequence[Values], ended: Indices) -> float:
+    """What ending at these stages is expected to lose, averaged over rows; each [n]."""
+    lost = sum(float(loss[ended == stage].sum()) for stage, loss in enumerate(losses))
+    return lost / max(len(ended), 1)

@@ -106,13 +106,8 @@ class HeldOut:
         Raises:
             DataError: there are fewer than two different texts.
         """
-        texts, text_of = np.unique(self.prints, return_inverse=True)
-        if len(texts) < 2:
-            raise DataError(f"cannot fit and score on {len(texts)} text: at least two different ones are needed")
-        parts = min(parts, len(texts))
-        part_of = (np.random.default_rng(seed).permutation(len(texts)) % parts)[text_of]
-        for part in range(parts):
-            yield self.take(part_of != part), np.flatnonzero(part_of == part)
+        for scored in split_texts(self.prints, parts, seed):
+            yield self.take(~scored), np.flatnonzero(scored)
 
     def _fold_of_rows(self) -> Indices:
         return np.zeros(len(self.truth), dtype=np.int64) if self.folds is None else self.folds
@@ -129,6 +124,21 @@ class HeldOut:
             raise ValueError(f"{len(self.trained_on)} folds were trained, but rows name others")
         if not (np.abs(self.members.sum(axis=2) - 1) <= _ROUNDING).all() or self.members.min() < 0:
             raise ValueError("members do not give probabilities")
+
+
+def split_texts(prints: Prints, parts: int, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Part rows by their texts' fingerprints, [n]; each part says which rows are in it, [n].
+
+    Raises:
+        DataError: there are fewer than two different texts.
+    """
+    texts, text_of = np.unique(prints, return_inverse=True)
+    if len(texts) < 2:
+        raise DataError(f"cannot fit and score on {len(texts)} text: at least two different ones are needed")
+    parts = min(parts, len(texts))
+    part_of = (np.random.default_rng(seed).permutation(len(texts)) % parts)[text_of]
+    for part in range(parts):
+        yield part_of == part
 
 
 def row_nll(probabilities: Probabilities, truth: Truth) -> Probabilities:

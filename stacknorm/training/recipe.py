@@ -174,7 +174,7 @@ class CascadeRecipe(_Described):
     """`bounded` stops where a stage is sure enough, `exact` where the members still to come cannot change the label;
     for that pools must be linear and calibrators keep the order of labels, so only such ones are chosen."""
     max_loss: float = Field(0.002, ge=0, lt=1)
-    """Of `bounded`: the share of a task's held-out rows that stopping early may cost."""
+    """Of `bounded`: the accuracy that stopping early is expected to cost a task at most, on the held-out part."""
 
 
 class Recipe(_Described):
