@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from stacknorm.bases.source import BASE_FILES, Place, cached_base, look_for_base, verify_files
 from stacknorm.errors import BundleError
@@ -193,8 +193,12 @@ class CascadeSpec(Frozen):
 class WindowSpec(Frozen):
     """Long texts are read in overlapping windows of the manifest's `max_tokens`, whose probabilities are averaged."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     overlap_tokens: int = Field(ge=0)
+    """Shared by two neighbours; at most half a window."""
     max_windows: int = Field(ge=1)
+    """Of a text; what lies beyond them is not read."""
 
 
 class Source(Frozen):
@@ -242,6 +246,20 @@ class Manifest(Frozen):
         names = [member.name for member in self.voices()]
         if len(set(names)) != len(names):
             raise ValueError(f"two members share a name: {names}")
+        if self.windows and 2 * self.windows.overlap_tokens > self.max_tokens:
+            raise ValueError(f"windows of {self.max_tokens} tokens cannot overlap by {self.windows.overlap_tokens}")
+        if stray := {task for member in self.voices() for task in member.heads} - self.tasks.keys():
+            raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
+        own = [member.name for member in self.members]
+        if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(own):
+            raise ValueError(f"the stages of the cascade do not name each of {own} once")
+        for channel in self.channels:
+            if stray := set(channel.members) - set(own):
+                raise ValueError(f"channel {channel.name} joins unknown members: {sorted(stray)}")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_what_it_has(self) -> Self:
         for task, spec in self.tasks.items():
             serving = self.members_of(task)
             if len(spec.pool.weights) != len(serving) or not serving:
@@ -252,14 +270,6 @@ class Manifest(Frozen):
                 )
             if spec.best_member not in serving:
                 raise ValueError(f"task {task}: best_member {spec.best_member} has no head for it")
-        if stray := {task for member in self.voices() for task in member.heads} - self.tasks.keys():
-            raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
-        own = [member.name for member in self.members]
-        if self.cascade and sorted(n for stage in self.cascade.stages for n in stage.members) != sorted(own):
-            raise ValueError(f"the stages of the cascade do not name each of {own} once")
-        for channel in self.channels:
-            if stray := set(channel.members) - set(own):
-                raise ValueError(f"channel {channel.name} joins unknown members: {sorted(stray)}")
         return self
 
     def voices(self) -> tuple[MemberSpec | ChannelSpec, ...]:

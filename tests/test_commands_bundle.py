@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stacknorm.commands.bundle import app
+from stacknorm.engine import Engine
 from tiny_bases import write_tiny_bundle
 from tiny_classifiers import write_classifier, write_rows
 
@@ -80,6 +81,18 @@ def test_a_stack_is_created_without_training_and_says_that_it_is_not_calibrated(
     assert "two: its labels were inferred from 300 labelled rows" in done.stderr
     assert "fitted on 300 rows of rows.csv" in done.stdout
     run("verify", tmp_path / "fitted")
+
+
+def test_a_stack_that_reads_in_windows_is_asked_for_by_option(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "one", "bert", ["positive", "negative", "neutral"])
+    given = ("--member", tmp_path / "one", "--max-tokens", "16", "--max-windows", "3")
+    refused = run("create", "--out", tmp_path / "stack", *given, fails=True)
+    assert "windows of 16 tokens cannot overlap by 32" in refused.stderr
+    run("create", "--out", tmp_path / "stack", *given, "--overlap-tokens", "4")
+    engine = Engine.load(tmp_path / "stack", precision="fp32", language_guard=False)
+    beginning = "shares fell " * 6
+    cut, long = engine.predict([beginning, beginning + "profit rises " * 20])
+    assert cut.tasks["sentiment"].probabilities != long.tasks["sentiment"].probabilities
 
 
 @pytest.mark.parametrize("text", ["one", "one=", "=a:b", "one=a", "one=a:b,c"])

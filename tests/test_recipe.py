@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from stacknorm.bundle import WindowSpec
 from stacknorm.errors import DataError
 from stacknorm.training.recipe import (
     CascadeRecipe,
@@ -23,7 +24,7 @@ from stacknorm.training.recipe import (
 from toy_training import FATES, HEAD, MOOD, ONE, THEMES
 
 ROOT = Path(__file__).parent.parent
-TABLES = (Recipe, TaskRecipe, DataRecipe, MemberRecipe, ChannelRecipe, CascadeRecipe, SearchRecipe, Range)
+TABLES = (Recipe, WindowSpec, TaskRecipe, DataRecipe, MemberRecipe, ChannelRecipe, CascadeRecipe, SearchRecipe, Range)
 
 
 def load(text: str, root: Path) -> Recipe:
@@ -43,6 +44,13 @@ def test_a_member_has_heads_for_all_tasks_unless_it_names_some(tmp_path: Path) -
     two = '[[members]]\nname = "two"\nseed = 2\ntasks = ["fates"]\n'
     recipe = load(HEAD + MOOD + FATES + ONE + two, tmp_path)
     assert [recipe.tasks_of(member) for member in recipe.members] == [("sentiment", "fates"), ("fates",)]
+
+
+def test_windows_overlap_by_half_at_most(tmp_path: Path) -> None:
+    windows = "[windows]\noverlap_tokens = {}\nmax_windows = 3\n"
+    assert load(HEAD + windows.format(8) + MOOD + ONE, tmp_path).windows == WindowSpec(overlap_tokens=8, max_windows=3)
+    with pytest.raises(DataError, match="windows of 16 tokens overlap by half of that at most"):
+        load(HEAD + windows.format(9) + MOOD + ONE, tmp_path)
 
 
 @pytest.mark.parametrize("config", [*ROOT.glob("stacknorm/bundles/*/train.toml"), ROOT / "docs" / "sentfin_folds.toml"])

@@ -24,6 +24,7 @@ from stacknorm.bundle import (
     MemberSpec,
     TaskKind,
     TaskSpec,
+    WindowSpec,
     describe_faults,
     save_manifest,
 )
@@ -111,6 +112,7 @@ def assemble(
     infer: Rows | None = None,
     languages: Sequence[str] = ("en",),
     max_tokens: int | None = None,
+    windows: WindowSpec | None = None,
     report: Report = tell_nobody,
     warn: Warn = warnings.warn,
 ) -> Bundle:
@@ -134,6 +136,7 @@ def assemble(
         infer: rows to infer the meaning of labels on that neither explain themselves nor have a map.
         languages: ISO 639-1 codes of the languages that the members read.
         max_tokens: of a text that are read; 128, or what all members have positions for, unless given.
+        windows: how longer texts are read; None: what lies beyond `max_tokens` is not.
         report: told of progress.
         warn: told what a person should check.
 
@@ -150,7 +153,7 @@ def assemble(
         raise BundleError(f"{home} is not empty")
     found = find_checkpoints([os.fspath(member) for member in members], home)
     space = label_space(task, labels or known_labels(task))
-    outline = Outline(name or home.name, task, space, tuple(languages), max_tokens or _common_tokens(found))
+    outline = Outline(name or home.name, task, space, tuple(languages), max_tokens or _common_tokens(found), windows)
     given = _check_maps(maps or {}, found)
     meanings = [_read_labels(one, given.get(one.given, {}), outline, infer, report=report, warn=warn) for one in found]
     _check_coverage(found, meanings, space)
@@ -179,6 +182,7 @@ class Outline:
     space: LabelSpace
     languages: tuple[str, ...]
     max_tokens: int
+    windows: WindowSpec | None
 
     def manifest(self, members: Sequence[MemberSpec], kind: TaskKind, pool: PowerPool) -> Manifest:
         """The manifest of `members` under a pool that no rows were needed for.
@@ -199,6 +203,7 @@ class Outline:
                 name=self.name,
                 languages=self.languages,
                 max_tokens=self.max_tokens,
+                windows=self.windows,
                 tasks={self.task: task},
                 members=tuple(members),
             )

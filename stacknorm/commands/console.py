@@ -9,14 +9,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from stacknorm.errors import DataError, StacknormError
+from stacknorm.progress import Report, draw_on
 
 Task = Annotated[str, typer.Option(help="The task the labels belong to.")]
 Integers = Annotated[
     str,
     typer.Option(help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."),
 ]
+BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A packaged bundle's name, or a directory.")]
 PIPE_WIDTH = 120  # where there is no terminal to ask
 
 
@@ -45,3 +48,11 @@ def needs_train(doing: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as exc:
         raise DataError(f"{doing} needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
+
+
+@contextmanager
+def open_progress() -> Iterator[Report]:
+    """A bar for each thing that is done, on standard error where that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        yield draw_on(progress)

@@ -112,6 +112,7 @@ def _manifest(plan: Plan, fitted: Mapping[str, Fitted], costs: Mapping[str, Cost
         name=plan.recipe.name,
         languages=plan.recipe.languages,
         max_tokens=plan.recipe.max_tokens,
+        windows=plan.recipe.windows,
         tasks={task: part.spec for task, part in fitted.items()},
         members=tuple(_member_spec(plan, member) for member in plan.recipe.members),
         files=digest_files(plan.out, (RECIPE_FILE, FINGERPRINTS_FILE)),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from stacknorm.bundle import Digest, Name, TaskKind
+from stacknorm.bundle import Digest, Name, TaskKind, WindowSpec
 from stacknorm.errors import DataError
 from stacknorm.frozen import Frozen
 from stacknorm.inference.decision import CASCADED
@@ -186,6 +186,8 @@ class Recipe(_Described):
     """ISO 639-1 codes of the languages it is trained on."""
     max_tokens: int = Field(128, ge=8)
     """Tokens of a text that are read, in training and in service."""
+    windows: WindowSpec | None = None
+    """How longer texts are read in service; none: only their beginning."""
     batch_tokens: int = Field(960, ge=32)
     """Padded tokens in a batch; best a number with many divisors."""
     held_out: Annotated[float, Field(gt=0, lt=0.5)] = 0.08
@@ -232,6 +234,12 @@ class Recipe(_Described):
             raise ValueError(f"two members share a name: {', '.join(names)}")
         if self.search and self.search.member not in (None, *names):
             raise ValueError(f"search: no member {self.search.member}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_windows_that_fit(self) -> Self:
+        if self.windows and 2 * self.windows.overlap_tokens > self.max_tokens:
+            raise ValueError(f"windows of {self.max_tokens} tokens overlap by half of that at most")
         return self
 
     @model_validator(mode="after")
