@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -116,7 +117,13 @@ class Engine:
         """Task -> its label space."""
         return {task: decision.space for task, decision in self._decisions.items()}
 
-    def predict(self, texts: Sequence[Text], mentions: Sequence[Sequence[Mention]] | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        texts: Sequence[Text],
+        mentions: Sequence[Sequence[Mention]] | None = None,
+        *,
+        days: Sequence[date] | None = None,
+    ) -> list[Prediction]:
         """Label texts.
 
         Args:
@@ -124,6 +131,8 @@ class Engine:
                 tokens a text is read in windows, or not at all where the bundle has none.
             mentions: the entities in each text that tasks about entities are to answer for; None: those that the
                 table of aliases knows.
+            days: the day of each text, on which a name or symbol may have meant another company than today; None: all
+                that the table says of any day counts.
 
         Returns:
             One prediction for each text, in order. A member that raised, was late or gave no number is left out of
@@ -135,14 +144,15 @@ class Engine:
         """
         withheld = self._withheld(texts)
         kept = [place for place, why in enumerate(withheld) if why is None]
-        given = self._find(texts) if mentions is None else mentions
+        given = self._find(texts, days) if mentions is None else mentions
         answered = iter(self._answer([texts[place] for place in kept], [given[place] for place in kept]))
         return [next(answered) if why is None else Prediction({}, abstained_because=why) for why in withheld]
 
-    def _find(self, texts: Sequence[Text]) -> list[tuple[Mention, ...]]:
+    def _find(self, texts: Sequence[Text], days: Sequence[date] | None) -> list[tuple[Mention, ...]]:
         if self._finder is None:
             return [()] * len(texts)
-        return [self._finder.find(first_of(text)) for text in texts]
+        known = [None] * len(texts) if days is None else days
+        return [self._finder.find(first_of(text), day) for text, day in zip(texts, known, strict=True)]
 
     def _withheld(self, texts: Sequence[Text]) -> list[str | None]:
         """For each text, why the stack should not label it."""

@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from stacknorm.assembly.assemble import assemble
 from stacknorm.assembly.depth import Descent, add_cascade
 from stacknorm.assembly.draft import draft_bundle
-from stacknorm.bases.source import digest_files
-from stacknorm.bundle import Bundle, CascadeSpec, HeadSpec, StageSpec, StageTask, TaskSpec, load_bundle, save_manifest
+from stacknorm.bundle import Bundle, CascadeSpec, StageSpec, StageTask, load_bundle, save_manifest
 from stacknorm.commands.bundle import app
 from stacknorm.engine import Engine
 from stacknorm.entities import Mention
@@ -19,7 +16,7 @@ from stacknorm.errors import BundleError
 from stacknorm.pooling.calibrate import Identity
 from stacknorm.pooling.pool import PowerPool, mean_pool
 from stacknorm.progress import tell_nobody
-from tiny_bases import WIDTH, member_spec, write_base, write_stack
+from tiny_bases import entity_task, give_entity_head, member_spec, write_base, write_stack
 from tiny_classifiers import write_classifier, write_rows, write_sentences
 
 runner = CliRunner()
@@ -119,26 +116,14 @@ def test_a_text_with_an_entity_that_an_early_stage_cannot_judge_goes_on(tmp_path
     """The first member answers sentiment alone, the second also how each entity fares."""
     base = write_base(tmp_path / "base")
     first, second = (member_spec(tmp_path / "stack", name, base) for name in ("first", "second"))
-    weights = {"weight": torch.ones(2, 2 * WIDTH), "bias": torch.zeros(2)}
-    heads = tmp_path / "stack" / "second" / "heads.safetensors"
-    save_file(load_file(heads) | {f"stance.{part}": tensor for part, tensor in weights.items()}, heads)
-    stance = {"stance": HeadSpec(labels=("negative", "positive"), pooling="entity")}
-    files = digest_files(heads.parent, second.files)
-    second = second.model_copy(update={"heads": dict(second.heads) | stance, "files": files})
+    second = give_entity_head(tmp_path / "stack", second)
     members = [first, second.model_copy(update={"heads": {"sentiment": second.heads["sentiment"]}})]
     manifest = load_bundle(write_stack(tmp_path / "stack", members)).manifest
-    entity = TaskSpec(
-        kind="entity",
-        labels=("negative", "positive"),
-        pool=mean_pool(1),
-        calibrator=Identity(),
-        best_member="second",
-    )
     sure = StageTask(pool=mean_pool(1), calibrator=Identity(), stop_above=0)
     stages = StageSpec(members=("first",), tasks={"sentiment": sure}), StageSpec(members=("second",))
     changes = {
         "members": (first, second),
-        "tasks": dict(manifest.tasks) | {"stance": entity},
+        "tasks": dict(manifest.tasks) | {"stance": entity_task("second")},
         "cascade": CascadeSpec(mode="bounded", stages=stages),
     }
     save_manifest(tmp_path / "stack", manifest.model_copy(update=changes))

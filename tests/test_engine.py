@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stacknorm.bundle import load_bundle, save_manifest
 from stacknorm.encoder.precision import native_precision
 from stacknorm.encoder.tokens import cut_batches, pad, round_rows
 from stacknorm.engine import Engine
@@ -17,7 +19,7 @@ from stacknorm.errors import PredictionError
 from stacknorm.pooling.calibrate import apply_temperature
 from stacknorm.prediction import Prediction
 from stacknorm.text import clean_text, truncate_text
-from tiny_bases import WORDS, write_tiny_bundle
+from tiny_bases import WORDS, entity_task, give_entity_head, member_spec, write_base, write_stack, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +233,22 @@ def test_the_default_stack_shares_the_lower_half_of_its_base(finance: Engine) ->
     assert len(group.lower.encoder.layer) == 3
     assert len(group.members) == 3
     assert json.dumps(list(finance.tasks)) == '["sentiment", "topic"]'
+
+
+def test_entities_are_those_that_a_users_own_table_knows_on_the_day_of_the_text(tmp_path: Path) -> None:
+    only = member_spec(tmp_path / "stack", "only", write_base(tmp_path / "base"))
+    manifest = load_bundle(write_stack(tmp_path / "stack", [only])).manifest
+    tasks = dict(manifest.tasks) | {"stance": entity_task("only")}
+    members = (give_entity_head(tmp_path / "stack", only),)
+    save_manifest(tmp_path / "stack", manifest.model_copy(update={"tasks": tasks, "members": members}))
+    table = [
+        {"id": "Old Oil", "names": [{"text": "oil", "valid_to": "2019-12-31"}]},
+        {"id": "New Oil", "names": [{"text": "oil", "valid_from": "2020-01-01"}]},
+    ]
+    (tmp_path / "aliases.json").write_text(json.dumps({"entities": table}))
+    engine = Engine.load(tmp_path / "stack", precision="fp32", aliases=tmp_path / "aliases.json")
+    before, after = engine.predict(["oil falls", "oil falls"], days=[date(2019, 7, 1), date(2020, 7, 1)])
+    undated, none = engine.predict(["oil falls", "falls"])
+    found = [[(e.entity, e.start, e.end) for e in given.entities] for given in (before, after, undated, none)]
+    assert found == [[("Old Oil", 0, 3)], [("New Oil", 0, 3)], [("Old Oil", 0, 3)], []]
+    assert before.entities[0].tasks["stance"].probabilities == pytest.approx({"negative": 0.5, "positive": 0.5})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import orjson
 import pytest
@@ -28,7 +28,7 @@ class Picky(DeterministicEngine):
         super().__init__()
         self._words = words
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
         for text in texts:
             if any(word in text for word in self._words):
                 raise RuntimeError(f"cannot read {text!r}")
@@ -38,7 +38,7 @@ class Picky(DeterministicEngine):
 class Forgetful(DeterministicEngine):
     """Loses the last text."""
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
         return super().predict(texts)[:-1]
 
 
@@ -124,7 +124,7 @@ def test_a_producer_ahead_of_time_is_clamped_to_now():
 
 def test_a_stack_with_other_labels_stops_the_start():
     class Bullish(DeterministicEngine):
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
             bullish = TaskPrediction(
                 "bullish", {"bearish": 0.1, "bullish": 0.9}, entropy=0.3, disagreement=0.0, margin=0.8
             )
@@ -137,7 +137,7 @@ def test_a_stack_with_other_labels_stops_the_start():
 
 def test_a_stack_that_starts_degraded_stops_the_start():
     class Lame(DeterministicEngine):
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
             return [replace(prediction, dropped=("mean-r16",)) for prediction in super().predict(texts)]
 
     with pytest.raises(Misconfigured, match="member mean-r16 of stack 'deterministic' fails on a plain sentence"):
@@ -146,7 +146,7 @@ def test_a_stack_that_starts_degraded_stops_the_start():
 
 def test_an_event_says_that_a_member_is_missing_or_that_the_stack_abstained():
     class Unsure(DeterministicEngine):
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
             whole, other = super().predict(texts)
             return [replace(whole, dropped=("second",)), replace(other, tasks={}, abstained_because="language 'de'")]
 
@@ -165,7 +165,7 @@ def test_entities_carry_their_own_sentiment_and_symbols_that_no_text_names_come_
         )
 
     class Entities(DeterministicEngine):
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
             said = (stance("negative", 0), stance("positive", 9), stance("negative", 20, "authority", "Central Bank"))
             return [replace(prediction, entities=said) for prediction in super().predict(texts)]
 
@@ -175,6 +175,19 @@ def test_entities_carry_their_own_sentiment_and_symbols_that_no_text_names_come_
     assert (acme.id, acme.scheme, acme.sentiment.score) == ("ACME", "symbol", 0)
     assert (bank.id, bank.scheme, bank.sentiment.label) == ("Central Bank", "authority", "negative")
     assert (listed.id, listed.sentiment) == ("XYZ", None)
+
+
+def test_names_are_read_as_of_the_day_an_item_was_published_or_else_received():
+    asked: list[date] = []
+
+    class Dated(DeterministicEngine):
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
+            asked.extend(days or ())
+            return super().predict(texts)
+
+    old = raw(1, title="$FB falls", published_at="2019-07-01T23:00:00+00:00")
+    label(old, raw(2, title="$META falls"), engine=Dated())
+    assert asked == [date(2019, 7, 1), NOW.date()]
 
 
 @given(st.lists(st.integers(-1, NOW_MS + 10_000)), st.none() | st.integers(0, NOW_MS))

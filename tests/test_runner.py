@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -392,7 +392,7 @@ class CountingEngine(DeterministicEngine):
 
     texts = 0
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
         self.texts += len(texts)
         return super().predict(texts)
 

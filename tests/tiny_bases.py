@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -14,7 +14,7 @@ from stacknorm.bases.source import BASE_FILES, digest_files
 from stacknorm.bundle import BaseSpec, HeadSpec, Manifest, MemberSpec, TaskSpec, save_manifest
 from stacknorm.encoder.trunk import ARCHITECTURES
 from stacknorm.labels import SENTIMENT
-from stacknorm.pooling.calibrate import Temperature
+from stacknorm.pooling.calibrate import Identity, Temperature
 from stacknorm.pooling.pool import PowerPool
 
 WIDTH, LAYERS = 16, 4
@@ -146,6 +146,25 @@ def member_spec(
         base=BaseSpec(references=(str(base),), files=digest_files(base, BASE_FILES)),
         heads={"sentiment": HeadSpec(labels=tuple(labels), pooling="mean")},
         files=digest_files(bundle / name, files),
+    )
+
+
+STANCE = ("negative", "positive")
+
+
+def give_entity_head(bundle: Path, spec: MemberSpec) -> MemberSpec:
+    """Let a member of `member_spec` also answer the task `stance`, of the kind `entity`, without an opinion."""
+    heads = bundle / spec.name / "heads.safetensors"
+    head = {"stance.weight": torch.ones(len(STANCE), 2 * WIDTH), "stance.bias": torch.zeros(len(STANCE))}
+    save_file(load_file(heads) | head, heads)
+    named = dict(spec.heads) | {"stance": HeadSpec(labels=STANCE, pooling="entity")}
+    return spec.model_copy(update={"heads": named, "files": digest_files(heads.parent, spec.files)})
+
+
+def entity_task(member: str) -> TaskSpec:
+    """The task `stance`, which one member answers."""
+    return TaskSpec(
+        kind="entity", labels=STANCE, pool=PowerPool(weights=(1.0,)), calibrator=Identity(), best_member=member
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from datetime import date
 
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 
@@ -24,7 +25,7 @@ class DeterministicEngine:
     def __init__(self, seconds_per_text: float = 0.0) -> None:
         self._seconds_per_text = seconds_per_text
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:  # noqa: ARG002 - a day changes no hash
         """One prediction for each text, in order."""
         time.sleep(self._seconds_per_text * len(texts))
         return [_label(text) for text in texts]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -35,8 +35,8 @@ class Engine(Protocol):
     def languages(self) -> tuple[str, ...]:
         """Primary language tags the stack knows."""
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text, in order."""
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
+        """One prediction for each text, in order; a name means what it did on the text's day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,10 @@ class _Entry:
     @property
     def text(self) -> str:
         return f"{self.item.title} {self.item.body}" if self.item.body else self.item.title
+
+    @property
+    def day(self) -> date:
+        return (self.item.published_at or codec.to_instant(self.received_ms)).date()
 
 
 def check_engine(engine: Engine) -> None:
@@ -107,8 +111,8 @@ def label_unit(
         partition: _read_run(run.records, clocks_ms.get(partition), engine, rules, now)
         for partition, run in unit.runs.items()
     }
-    texts = [entry.text for entries, _, _ in read.values() for entry in entries if entry.abstain_because is None]
-    verdicts = iter(_predict(engine, texts))
+    asked = [entry for entries, _, _ in read.values() for entry in entries if entry.abstain_because is None]
+    verdicts = iter(_predict(engine, asked))
     stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
     labelled = {}
     for partition, (entries, dead, clock_ms) in read.items():
@@ -161,20 +165,20 @@ def _why_abstain(item: NewsItem, languages: Sequence[str]) -> str | None:
     return None
 
 
-def _predict(engine: Engine, texts: list[str]) -> list[Prediction | Rejected]:
-    if not texts:
+def _predict(engine: Engine, entries: Sequence[_Entry]) -> list[Prediction | Rejected]:
+    if not entries:
         return []
     try:
-        return list(_predict_all(engine, texts))
+        return list(_predict_all(engine, entries))
     except MODEL_ERRORS as error:
         _check_canary(engine, error)
-        return [_predict_alone(engine, text) for text in texts]
+        return [_predict_alone(engine, entry) for entry in entries]
 
 
-def _predict_all(engine: Engine, texts: list[str]) -> list[Prediction]:
-    predictions = engine.predict(texts)
-    if len(predictions) != len(texts):
-        raise Fatal(f"batch of {len(texts)} texts gave {len(predictions)} predictions")
+def _predict_all(engine: Engine, entries: Sequence[_Entry]) -> list[Prediction]:
+    predictions = engine.predict([entry.text for entry in entries], days=[entry.day for entry in entries])
+    if len(predictions) != len(entries):
+        raise Fatal(f"batch of {len(entries)} texts gave {len(predictions)} predictions")
     return predictions
 
 
@@ -185,9 +189,9 @@ def _check_canary(engine: Engine, cause: Exception) -> None:
         raise Fatal(f"the stack {engine.identity.name!r} fails on a plain sentence: {error}") from cause
 
 
-def _predict_alone(engine: Engine, text: str) -> Prediction | Rejected:
+def _predict_alone(engine: Engine, entry: _Entry) -> Prediction | Rejected:
     try:
-        return _predict_all(engine, [text])[0]
+        return _predict_all(engine, [entry])[0]
     except MODEL_ERRORS as error:
         return Rejected("model", f"{type(error).__name__}: {error}"[:500])
 
@@ -222,13 +226,17 @@ def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, l
 
 
 def _sentiment(task: TaskPrediction) -> Sentiment:
+    return _sentiment_of(task.probabilities, task.entropy, task.disagreement)
+
+
+def _sentiment_of(probabilities: Mapping[str, float], entropy: float, disagreement: float) -> Sentiment:
     return Sentiment.model_validate(
         {
-            "label": task.label,
-            "score": task.probabilities["positive"] - task.probabilities["negative"],
-            "probabilities": dict(task.probabilities),
-            "entropy": task.entropy,
-            "disagreement": task.disagreement,
+            "label": max(probabilities, key=probabilities.__getitem__),
+            "score": probabilities["positive"] - probabilities["negative"],
+            "probabilities": dict(probabilities),
+            "entropy": entropy,
+            "disagreement": disagreement,
         }
     )
 
@@ -252,9 +260,7 @@ def _mean(tasks: Sequence[TaskPrediction]) -> Sentiment:
     """The sentiment of several mentions of one entity."""
     shares = {label: sum(task.probabilities[label] for task in tasks) / len(tasks) for label in tasks[0].probabilities}
     unsure = -sum(share * math.log(share) for share in shares.values() if share > 0)
-    split = sum(task.disagreement for task in tasks) / len(tasks)
-    best = max(shares, key=shares.__getitem__)
-    return _sentiment(TaskPrediction(best, shares, unsure, split, margin=0.0))
+    return _sentiment_of(shares, unsure, sum(task.disagreement for task in tasks) / len(tasks))
 
 
 def _topic(task: TaskPrediction) -> Topic:
