@@ -108,7 +108,7 @@ def test_a_cascade_tells_what_it_spares_and_keeps_or_that_nobody_measured(bundle
     cascade = CascadeSpec(mode="bounded", stages=stages, max_loss=0.003)
     told = card(bundle, {}, cascade=cascade)
     assert "stage 1: first, sentiment stops at 0.900; stage 2: second" in told
-    assert "cost 0.30 points" in told
+    assert "an expected 0.30 points" in told
     assert "was not measured" in told
     kept = {"sentiment": Interval(value=-0.001, low=-0.004, high=0.002)}
     report = CascadeReport(texts=500, ended=(0.6, 0.4), kept=kept)

@@ -3,10 +3,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seqeval.metrics import f1_score, precision_score
+from seqeval.scheme import IOB2
 
 from stacknorm.bundle import load_bundle
 from stacknorm.errors import DataError
-from stacknorm.training.evidence import gather_evidence
+from stacknorm.evaluation.metrics import shown_metrics
+from stacknorm.spans.decode import likeliest_tags
+from stacknorm.spans.tags import head_tags
+from stacknorm.training.evidence import Evidence, gather_evidence
 from stacknorm.training.folds import cross_validate
 from stacknorm.training.plan import fold_jobs, make_plan
 from stacknorm.training.run import run_jobs
@@ -52,6 +57,32 @@ def test_answers_are_gathered_in_the_order_of_the_corpus_each_from_the_fold_that
     for fold, prints in enumerate(evidence.trained_on):
         assert not np.isin(evidence.prints[evidence.folds == fold], prints).any()
     assert evidence.held_out().members.shape == (1, 100, 2)
+
+
+def test_spans_are_scored_strictly_as_seqeval_does_it() -> None:
+    labels, names = ("negative", "positive"), head_tags(("negative", "positive"))
+    random = np.random.default_rng(0)
+    true = [["O", *random.choice(names[1::2], 1), "O", "O", *random.choice(names[1::2], 1)] for _ in range(60)]
+    said = [[str(random.choice(names[::2])) if random.random() < 0.1 else tag for tag in text] for text in true]
+    tags = np.array([names.index(tag) for text in said for tag in text])
+    probabilities = np.full((len(tags), len(names)), 0.01)
+    probabilities[np.arange(len(tags)), tags] = 0.96
+    decoded = [[names[tag] for tag in likeliest_tags(part)] for part in np.split(probabilities, 60)]
+    evidence = Evidence(
+        kind="spans",
+        members={"one": probabilities},
+        truth=np.array([names.index(tag) for text in true for tag in text]),
+        prints=np.repeat(np.arange(60), 5),
+        folds=np.zeros(300, dtype=np.int64),
+        examples=np.repeat(np.arange(60), 5),
+        trained_on=(np.array([1000]),),
+    )
+    found = evidence.score(probabilities, labels)
+    assert 0.5 < found["span_f1"].value < 1
+    strict = {"mode": "strict", "scheme": IOB2}
+    assert found["span_f1"].value == pytest.approx(f1_score(true, decoded, **strict), abs=1e-5)
+    assert found["span_precision"].value == pytest.approx(precision_score(true, decoded, **strict), abs=1e-5)
+    assert shown_metrics({"one": found})["span_f1"] == "span F1"
 
 
 def test_a_bundle_with_folds_is_fitted_on_all_rows_out_of_fold(toys: Path, tmp_path: Path) -> None:

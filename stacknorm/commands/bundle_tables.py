@@ -8,8 +8,6 @@ from rich.table import Table
 if TYPE_CHECKING:
     from stacknorm.bundle import Bundle, CascadeSpec, Interval
 
-_METRICS = ("accuracy", "macro_f1", "nll", "brier", "ece")
-
 
 def show_interval(found: "Interval") -> str:
     """A difference with its interval."""
@@ -53,9 +51,12 @@ def table_stages(spec: "CascadeSpec") -> Table:
 
 def table_scores(bundle: "Bundle") -> Iterator[Table]:
     """Held-out scores of each task."""
+    from stacknorm.evaluation.metrics import shown_metrics
+
     for task, scores in bundle.manifest.scores.items():
-        table = Table(task, *_METRICS, title="held-out scores, with 95 % intervals", title_justify="left")
+        shown = shown_metrics(scores)
+        table = Table(task, *shown.values(), title="held-out scores, with 95 % intervals", title_justify="left")
         for name, values in scores.items():
-            cells = (f"{v.value:.3f}\n{v.low:.3f} to {v.high:.3f}" for v in (values[metric] for metric in _METRICS))
+            cells = (f"{v.value:.3f}\n{v.low:.3f} to {v.high:.3f}" for v in (values[metric] for metric in shown))
             table.add_row(name, *cells)
         yield table

@@ -1,14 +1,14 @@
 """The model card of a bundle, written from its manifest alone, so that the two cannot disagree."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stacknorm.bundle import Bundle, CascadeSpec, FittedOn, Interval, Manifest, MemberSpec, TaskSpec, Training
 from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE
+from stacknorm.evaluation.metrics import shown_metrics
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.pool import Pool
 
 CARD_FILE = "MODEL_CARD.md"
-_COLUMNS = ("accuracy", "macro_f1", "nll", "brier", "ece")
 _KINDS = {
     "single": "one label a text",
     "multi": "any number of labels a text",
@@ -183,18 +183,20 @@ def _protocol(manifest: Manifest, training: Training) -> Iterator[str]:
 
 def _scores(manifest: Manifest) -> Iterator[str]:
     yield (
-        "With 95 % bootstrap intervals. Pool and calibrator were fitted on these rows, so the stack's row is "
-        "optimistic here; `stacknorm evaluate` on other rows is the fair comparison."
+        "With 95 % bootstrap intervals. Each row of the stack is pooled and calibrated by what was fitted without it. "
+        "Members were kept from the epoch that did best on these rows, and pool and calibrator were chosen on them, "
+        "so all is a little optimistic here; `stacknorm evaluate` on other rows is the fair comparison."
     )
     for task, members in manifest.scores.items():
-        rows = [f"| {task} | " + " | ".join(_COLUMNS) + " |", "|---" * (1 + len(_COLUMNS)) + "|"]
-        rows += [f"| {name} | " + " | ".join(_cells(metrics)) + " |" for name, metrics in members.items()]
+        shown = shown_metrics(members)
+        rows = [f"| {task} | " + " | ".join(shown.values()) + " |", "|---" * (1 + len(shown)) + "|"]
+        rows += [f"| {name} | " + " | ".join(_cells(metrics, shown)) + " |" for name, metrics in members.items()]
         yield "\n".join(rows)
 
 
-def _cells(metrics: Mapping[str, Interval]) -> Iterator[str]:
-    for column in _COLUMNS:
-        found = metrics[column]
+def _cells(metrics: Mapping[str, Interval], shown: Iterable[str]) -> Iterator[str]:
+    for metric in shown:
+        found = metrics[metric]
         yield f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

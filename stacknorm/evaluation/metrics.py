@@ -100,6 +100,21 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+SPAN_METRICS = ("span_f1", "span_precision", "span_recall")
+"""Strict scores of a `spans` task, whose other metrics are about tags of words."""
+
+_SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+_SHOWN_OF_SPANS = dict(zip(SPAN_METRICS, ("span F1", "precision", "recall"), strict=True)) | {
+    "accuracy": "accuracy of tags",
+    "nll": "NLL of tags",
+}
+
+
+def shown_metrics(scores: Mapping[str, Mapping[str, Interval]]) -> Mapping[str, str]:
+    """Metric -> how it is called, for what tables show of a task's scores (system -> metric -> value)."""
+    return _SHOWN_OF_SPANS if all(SPAN_METRICS[0] in metrics for metrics in scores.values()) else _SHOWN
+
+
 def score(probabilities: Probabilities, truth: Truth, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
     """Every metric with its 95 % percentile bootstrap interval.
 

@@ -7,9 +7,14 @@ import numpy as np
 
 from stacknorm.bundle import Interval, TaskKind
 from stacknorm.evaluation.bootstrap import Bootstrap
-from stacknorm.evaluation.metrics import score
+from stacknorm.evaluation.counted import score_counts
+from stacknorm.evaluation.metrics import SPAN_METRICS, score
 from stacknorm.pooling.held_out import HeldOut, Prints
 from stacknorm.pooling.pool import Probabilities, to_pairs
+from stacknorm.spans.decode import decode_spans
+from stacknorm.spans.score import count_spans
+from stacknorm.spans.tags import head_tags, read_tags
+from stacknorm.spans.words import Places
 from stacknorm.training.corpus import Indices
 from stacknorm.training.finetune import read_answers
 from stacknorm.training.plan import Job, Plan
@@ -29,6 +34,8 @@ class Evidence:
     """Fingerprint of the text of each unit, [units]."""
     folds: Indices
     """Which training answered each unit, [units]."""
+    examples: Indices
+    """The example each unit is in, those of one side by side, [units]."""
     trained_on: tuple[Prints, ...]
     """Fingerprints that each of these trainings learnt from."""
 
@@ -39,12 +46,34 @@ class Evidence:
             return HeldOut.of_labels(stacked, self.truth.astype(bool), self.prints, self.trained_on, self.folds)
         return HeldOut(stacked, self.truth, self.prints, self.trained_on, self.folds)
 
-    def score(self, probabilities: Probabilities) -> dict[str, Interval]:
-        """Every metric of [units, labels] with its interval; units of one text are drawn together."""
+    def score(self, probabilities: Probabilities, labels: Sequence[str]) -> dict[str, Interval]:
+        """Every metric of [units, head labels] with its interval; units of one text are drawn together.
+
+        Args:
+            probabilities: of each unit.
+            labels: of the task.
+        """
         if self.kind == "multi":
             documents = self.prints.repeat(self.truth.shape[1])
             return score(to_pairs(probabilities), self.truth.reshape(-1), Bootstrap(documents))
-        return score(probabilities, self.truth, Bootstrap(self.prints))
+        found = score(probabilities, self.truth, Bootstrap(self.prints))
+        return found | self._score_spans(probabilities, labels) if self.kind == "spans" else found
+
+    def _score_spans(self, tags: Probabilities, labels: Sequence[str]) -> dict[str, Interval]:
+        """Strict scores of spans, whose ends are told in words: an end inside a word is that of the word."""
+        cuts = np.flatnonzero(np.diff(self.examples)) + 1
+        said = [decode_spans(_count_words(part), part, labels) for part in np.split(tags, cuts)]
+        names = head_tags(labels)
+        true = [read_tags([names[tag] for tag in part]) for part in np.split(self.truth, cuts)]
+        found = count_spans([[(s.start, s.end, s.label) for s in spans] for spans in said], true, labels)
+        scores = score_counts(found, labels)
+        return dict(zip(SPAN_METRICS, (scores.micro_f1, scores.precision, scores.recall), strict=True))
+
+
+def _count_words(tags: Probabilities) -> Places:
+    """Words by their number instead of their characters, [n, 2]."""
+    starts = np.arange(len(tags))
+    return np.stack([starts, starts + 1], axis=1)
 
 
 def gather_evidence(plan: Plan, jobs: Sequence[Job]) -> dict[str, Evidence]:
@@ -73,6 +102,7 @@ def gather_evidence(plan: Plan, jobs: Sequence[Job]) -> dict[str, Evidence]:
             true_units(plan.corpus, recipe.kind, np.sort(rows), classes),
             prints[row_of[order]],
             fold_of[order],
+            row_of[order],
             tuple(prints[split.train] for split in splits.values()),
         )
     return found

@@ -72,9 +72,8 @@ def fit_task(recipe: TaskRecipe, evidence: Evidence, choosing: Callable[[HeldOut
         conformal=_fit_sets(recipe, decision.probabilities, evidence),
         best_member=best,
     )
-    return Fitted(
-        spec, {name: evidence.score(said) for name, said in ({STACK: pooled} | dict(evidence.members)).items()}
-    )
+    systems = {STACK: pooled} | dict(evidence.members)
+    return Fitted(spec, {name: evidence.score(said, recipe.labels) for name, said in systems.items()})
 
 
 def _fit_sets(recipe: TaskRecipe, probabilities: Probabilities, evidence: Evidence) -> ClassConditional | None:

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from stacknorm.bundle import Interval
+from stacknorm.evaluation.metrics import shown_metrics
 from stacknorm.training.evidence import gather_evidence
 from stacknorm.training.fit import choosing_of, fit_task
 from stacknorm.training.plan import fold_jobs, make_plan
 from stacknorm.training.run import run_jobs, say_plan
 
 REPORT_FILE = "folds.json"
-_COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,9 @@ def _as_record(folds: int, found: Mapping[str, TaskScores]) -> dict[str, Any]:
 
 def _as_table(task: str, folds: int, scores: TaskScores) -> Table:
     title = f"{task}, {folds} folds: {scores.units:,} answers in {scores.texts:,} texts, 95 % intervals by text"
-    table = Table("", *_COLUMNS.values(), title=title, title_justify="left")
+    shown = shown_metrics(scores.scores)
+    table = Table("", *shown.values(), title=title, title_justify="left")
     for name, metrics in scores.scores.items():
-        cells = (metrics[column] for column in _COLUMNS)
+        cells = (metrics[metric] for metric in shown)
         table.add_row(name, *(f"{cell.value:.3f} ({cell.low:.3f}-{cell.high:.3f})" for cell in cells))
     return table
