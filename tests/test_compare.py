@@ -10,15 +10,18 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from stacknorm.bases.source import digest_files
-from stacknorm.bundle import load_bundle, save_manifest
+from stacknorm.bundle import CascadeSpec, StageSpec, StageTask, load_bundle, save_manifest
 from stacknorm.commands.compare import compare
 from stacknorm.engine import Engine
 from stacknorm.errors import DataError
 from stacknorm.evaluation.answers import Answers
 from stacknorm.evaluation.compare import compare_bundles, count_pairs, match, shift_rates, widest_disagreements
+from stacknorm.evaluation.compare_pair import Pair
 from stacknorm.evaluation.cost import time_alternately
 from stacknorm.evaluation.page import render_comparison
 from stacknorm.evaluation.trial import Question
+from stacknorm.pooling.calibrate import Identity
+from stacknorm.pooling.pool import mean_pool
 from stacknorm.text import fingerprints
 from test_evaluation_page import Reader
 from tiny_bases import WORDS, member_spec, write_base, write_stack
@@ -186,11 +189,25 @@ def test_a_bundle_that_knows_its_texts_does_not_speak_for_one_that_does_not(
     assert found.leaks[1].leaked is None
 
 
-def test_a_task_without_one_label_a_row_is_not_compared(bundles: tuple[str, str], rows: Path, tmp_path: Path) -> None:
+def test_tasks_of_two_kinds_are_not_compared(bundles: tuple[str, str], rows: Path, tmp_path: Path) -> None:
     root = tmp_path / "many"
     write_stack(root, [member_spec(root, "one", write_base(tmp_path / "base"))])
     manifest = load_bundle(root).manifest
     spec = manifest.tasks["sentiment"].model_copy(update={"kind": "multi"})
     save_manifest(root, manifest.model_copy(update={"tasks": {"sentiment": spec}}))
-    with pytest.raises(DataError, match="task sentiment has no one label a row, for its kind is multi"):
-        compare_bundles(str(root), str(root), Question(rows, "sentiment"), NOW)
+    for pair in ((str(root), bundles[0]), (bundles[0], str(root))):
+        done = runner.invoke(app, [*pair, str(rows)])
+        assert done.exit_code == 1
+        assert "cannot be compared on sentiment" in done.stderr
+
+
+def test_a_bundle_is_asked_in_the_form_it_would_run_in(bundles: tuple[str, str], rows: Path, tmp_path: Path) -> None:
+    root = tmp_path / "staged"
+    members = [member_spec(root, name, write_base(tmp_path / "base")) for name in ("first", "second")]
+    write_stack(root, members)
+    early = StageTask(pool=mean_pool(1), calibrator=Identity(), stop_above=0.6)
+    stages = (StageSpec(members=("first",), tasks={"sentiment": early}), StageSpec(members=("second",)))
+    cascade = CascadeSpec(mode="bounded", stages=stages)
+    save_manifest(root, load_bundle(root).manifest.model_copy(update={"cascade": cascade}))
+    pair = Pair.start(Question(rows, "sentiment"), (load_bundle(bundles[0]), load_bundle(root)))
+    assert [engine.form for engine in pair.engines] == ["width", "cascade"]

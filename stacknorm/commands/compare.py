@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import Integers, Task, open_console, plain_errors
+from stacknorm.commands.console import Integers, Task, needs_train, open_console, plain_errors
 from stacknorm.commands.evaluate import split_labels
-from stacknorm.errors import DataError
 
 EXIT_WORSE = 2
 
@@ -16,7 +15,12 @@ EXIT_WORSE = 2
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A packaged bundle's name, or a directory.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
-    data: Annotated[Path, typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label`.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled rows: .csv or .jsonl with `text` and `label` (or `labels`, `entities`, `spans`)."
+        ),
+    ],
     *,
     task: Task = "sentiment",
     labels: Integers = "",
@@ -41,16 +45,18 @@ def compare(
     Example:  stacknorm compare finance ./mine tfns_valid.csv --labels bearish,bullish,neutral --fail-if-worse
     """
     with plain_errors():
-        try:
+        with needs_train("comparing"):
+            from stacknorm.bundle import load_bundle
             from stacknorm.evaluation.compare import compare_bundles
+            from stacknorm.evaluation.compare_counted import compare_counted
+            from stacknorm.evaluation.counted import COUNTED_KINDS
             from stacknorm.evaluation.page import render_comparison
             from stacknorm.evaluation.report import as_json, print_comparison
-            from stacknorm.evaluation.trial import Question
-        except ModuleNotFoundError as exc:
-            raise DataError(f"comparing needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
+            from stacknorm.evaluation.trial import Question, task_of
 
         question = Question(data, task, split_labels(labels), tuple(train or ()))
-        comparison = compare_bundles(first, second, question, datetime.now(UTC))
+        counted = task_of(load_bundle(first), task).kind in COUNTED_KINDS
+        comparison = (compare_counted if counted else compare_bundles)(first, second, question, datetime.now(UTC))
         print_comparison(comparison, open_console())
         if json is not None:
             json.write_bytes(as_json(comparison))

@@ -9,13 +9,15 @@ from datetime import datetime
 
 import numpy as np
 
-from stacknorm.bundle import Bundle, Interval, load_bundle
+from stacknorm.bundle import Interval, TaskSpec, load_bundle
 from stacknorm.dataset import read_multi, read_spans
 from stacknorm.engine import Engine
+from stacknorm.errors import DataError
 from stacknorm.evaluation.answers import Chosen
-from stacknorm.evaluation.bootstrap import Bootstrap, Samples, Values
+from stacknorm.evaluation.bootstrap import Bootstrap, Rows, Samples, Values
 from stacknorm.evaluation.cost import Costs, load_members, measure_costs
 from stacknorm.evaluation.leaks import Leaks, audit, find_leaked, seen_prints, split_off
+from stacknorm.evaluation.paired import PairedCounts, judge, side_of_zero
 from stacknorm.evaluation.protocol import Protocol, write_protocol
 from stacknorm.evaluation.trial import Question, task_of
 from stacknorm.prediction import Prediction
@@ -56,6 +58,16 @@ class CountScores:
     """Over the labels that are true or given somewhere."""
     labels: tuple[LabelScore, ...]
 
+    @property
+    def averages(self) -> dict[str, Interval]:
+        """Metric -> value with interval, of all labels together."""
+        return {
+            "micro_f1": self.micro_f1,
+            "macro_f1": self.macro_f1,
+            "precision": self.precision,
+            "recall": self.recall,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class CountPart:
@@ -86,7 +98,9 @@ class CountedEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
+class CountedSheet:
+    """The texts of a file, and what is true of each; a label of a whole text is a span from 0 to 0."""
+
     texts: tuple[str, ...]
     truth: tuple[Found, ...]
     mended: int
@@ -106,10 +120,13 @@ def evaluate_counted(name: str, question: Question, now: datetime, *, with_costs
     """
     bundle = load_bundle(name)
     spec = task_of(bundle, question.task)
-    sheet = _read(bundle, question)
+    sheet = read_counted(spec, question)
     stack = Engine.load(bundle.root, form="width", language_guard=False)
     engines = {STACK: stack, **load_members(bundle, bundle.manifest.members_of(question.task), stack)}
-    counts = {system: _count(engine, question.task, sheet, spec.labels) for system, engine in engines.items()}
+    counts = {
+        system: count_spans(find_all(engine, question.task, sheet), sheet.truth, spec.labels)
+        for system, engine in engines.items()
+    }
     prints = fingerprints(list(sheet.texts))
     leaked = find_leaked(prints, seen_prints(bundle, question.training_files))
     clean = split_off(leaked)
@@ -117,7 +134,7 @@ def evaluate_counted(name: str, question: Question, now: datetime, *, with_costs
         protocol=write_protocol(question, [(bundle, stack)], len(sheet.texts), now),
         official=score_count_part(counts, spec.labels, spec.best_member),
         clean=None if clean is None else score_count_part(_only(counts, clean), spec.labels, spec.best_member),
-        leaks=audit(prints, np.arange(len(prints)), sheet.truth, leaked, _micro_on(counts[STACK], leaked)),
+        leaks=audit(prints, np.arange(len(prints)), sheet.truth, leaked, micro_on(counts[STACK], leaked)),
         mended=sheet.mended,
         costs=measure_costs(engines, sheet.texts, sheet.mentions) if with_costs else None,
     )
@@ -130,12 +147,30 @@ def score_count_part(counts: Mapping[str, Counts], labels: Sequence[str], best_m
         rows=len(ours),
         systems={name: score_counts(given, labels) for name, given in counts.items()},
         best_member=best_member,
-        difference=_difference(ours, counts[best_member]) if best_member in counts else None,
+        difference=compare_counts(ours, counts[best_member]).micro_f1 if best_member in counts else None,
     )
 
 
-def _difference(ours: Counts, theirs: Counts) -> Interval:
-    return Bootstrap.of_rows(len(ours)).interval(lambda samples: _micro(ours, samples) - _micro(theirs, samples))
+def compare_counts(ours: Counts, theirs: Counts) -> PairedCounts:
+    """Compare two systems on the same texts, drawn together.
+
+    Raises:
+        DataError: they did not answer the same texts.
+    """
+    if not np.array_equal(count_true(ours), count_true(theirs)):
+        raise DataError("two systems can only be compared on the same texts and labels")
+    found = Bootstrap.of_rows(len(ours)).interval(lambda samples: _micro(ours, samples) - _micro(theirs, samples))
+    return PairedCounts(found, judge(side_of_zero(found)))
+
+
+def count_true(counts: Counts) -> Rows:
+    """What there was to find, [..., 3] -> [...]."""
+    return np.asarray(counts[..., 0] + counts[..., 2])
+
+
+def count_given(counts: Counts) -> Rows:
+    """What was given, rightly or wrongly, [..., 3] -> [...]."""
+    return np.asarray(counts[..., 0] + counts[..., 1])
 
 
 def score_counts(counts: Counts, labels: Sequence[str]) -> CountScores:
@@ -161,8 +196,8 @@ def score_counts(counts: Counts, labels: Sequence[str]) -> CountScores:
                 float(_precision(whole[place])),
                 float(_recall(whole[place])),
                 each[place],
-                true=int(whole[place, 0] + whole[place, 2]),
-                given=int(whole[place, 0] + whole[place, 1]),
+                true=int(count_true(whole[place])),
+                given=int(count_given(whole[place])),
             )
             for place, label in enumerate(labels)
         ),
@@ -196,31 +231,35 @@ def _only(counts: Mapping[str, Counts], chosen: Chosen) -> dict[str, Counts]:
     return {name: given[chosen] for name, given in counts.items()}
 
 
-def _micro_on(counts: Counts, chosen: Chosen | None) -> Interval | None:
+def micro_on(counts: Counts, chosen: Chosen | None) -> Interval | None:
+    """Micro F1 on the chosen texts, [n]; None where there are none."""
     if chosen is None or not chosen.any():
         return None
     some = counts[chosen]
     return Bootstrap.of_rows(len(some)).interval(lambda samples: _micro(some, samples))
 
 
-def _read(bundle: Bundle, question: Question) -> _Sheet:
-    """Rows of the file; a label of a `multi` task is a span of the whole text."""
-    spec = task_of(bundle, question.task)
+def read_counted(spec: TaskSpec, question: Question) -> CountedSheet:
+    """Read the rows of a file for a task of the kinds `multi` and `spans`.
+
+    Raises:
+        DataError: the file cannot be used; names file, line and problem.
+    """
     space = spec.space(question.task)
     if spec.kind == "multi":
         rows = read_multi(question.data, space)
         labels = tuple(frozenset((0, 0, space.labels[place]) for place in row.labels) for row in rows)
-        return _Sheet(tuple(row.text for row in rows), labels, 0)
+        return CountedSheet(tuple(row.text for row in rows), labels, 0)
     annotated = read_spans(question.data, space)
     spans = tuple(
         frozenset((span.start, span.end, space.labels[span.label_index]) for span in row.spans) for row in annotated
     )
-    return _Sheet(tuple(row.text for row in annotated), spans, sum(bool(row.mended) for row in annotated))
+    return CountedSheet(tuple(row.text for row in annotated), spans, sum(bool(row.mended) for row in annotated))
 
 
-def _count(engine: Engine, task: str, sheet: _Sheet, labels: Sequence[str]) -> Counts:
-    predictions = engine.predict(sheet.texts, sheet.mentions)
-    return count_spans([_found(prediction, task) for prediction in predictions], sheet.truth, labels)
+def find_all(engine: Engine, task: str, sheet: CountedSheet) -> tuple[Found, ...]:
+    """What an engine finds in every text."""
+    return tuple(_found(prediction, task) for prediction in engine.predict(sheet.texts, sheet.mentions))
 
 
 def _found(prediction: Prediction, task: str) -> Found:

@@ -3,20 +3,26 @@
 Every text of a user is escaped by the templates; pictures are SVG drawn in them, with a table behind each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.axes import Axis, axis_over
-from stacknorm.evaluation.compare import Comparison
+from stacknorm.evaluation.compare_counted import CountedMatch
+from stacknorm.evaluation.compare_sentences import (
+    MATCH_TITLES,
+    AnyComparison,
+    compared_sentences,
+    name_parts,
+    spell_verdict,
+)
 from stacknorm.evaluation.counted import CountedEvaluation
 from stacknorm.evaluation.evaluate import STACK, Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
     TITLES,
     cascade_sentences,
-    comparison_sentences,
     counted_sentences,
     leak_sentences,
     member_sentence,
@@ -24,7 +30,6 @@ from stacknorm.evaluation.sentences import (
     spell,
     spell_best,
     spell_count_difference,
-    spell_paired,
     spell_percent,
     spell_points,
     withheld_sentence,
@@ -32,6 +37,7 @@ from stacknorm.evaluation.sentences import (
 
 _TILES = ("accuracy", "macro_f1", "nll", "ece", "aurc")
 _DOTS = ("accuracy", "nll", "ece")
+_COUNTED_DOTS = ("micro_f1", "precision", "recall")
 _IN_PERCENT = {"accuracy", "macro_f1"}
 _CONFUSIONS = 5
 _Scores = Mapping[str, Mapping[str, Interval]]
@@ -89,25 +95,38 @@ def render_counted(evaluation: CountedEvaluation) -> str:
     )
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: AnyComparison) -> str:
     """The page of two bundles side by side."""
     shown = comparison.decisive
-    systems: _Scores = dict(zip(comparison.names, (shown.first, shown.second), strict=True))
+    if not isinstance(shown, CountedMatch):
+        return _render_match(comparison, "comparison_single.html.j2", _DOTS)
+    sides = zip(comparison.names, (shown.first_labels, shown.second_labels), strict=True)
+    f1s = {name: {one.label: one.f1 for one in labels} for name, labels in sides}
+    axis = axis_over((f1 for found in f1s.values() for f1 in found.values()), from_zero=True)
+    return _render_match(comparison, "comparison_counted.html.j2", _COUNTED_DOTS, f1s=f1s, f1_axis=axis)
+
+
+def _render_match(comparison: AnyComparison, template: str, dots: Sequence[str], **more: object) -> str:
     first, second = comparison.names
+    shown, parts = comparison.decisive, name_parts(comparison)
+    systems: _Scores = {first: shown.first, second: shown.second}
     return (
         _environment()
-        .get_template("comparison.html.j2")
+        .get_template(template)
         .render(
             comparison=comparison,
             protocol=comparison.protocol,
             shown=shown,
+            parts=parts,
+            which=list(parts)[-1],
             first=first,
             second=second,
             systems=systems,
-            axes={metric: axis_over(_pluck(systems, metric).values()) for metric in _DOTS},
-            titles=TITLES,
-            verdict=spell_paired(second, first, shown.paired),
-            sentences=tuple(comparison_sentences(comparison)),
+            axes={metric: axis_over(_pluck(systems, metric).values()) for metric in dots},
+            titles=MATCH_TITLES,
+            verdicts={title: spell_verdict(second, first, part.paired) for title, part in parts.items()},
+            sentences=tuple(compared_sentences(comparison)),
+            **more,
         )
     )
 

@@ -33,6 +33,16 @@ class Paired:
     """Of ours: by McNemar's test where it is significant; where the counts do not tell, by the interval of the NLL."""
 
 
+@dataclass(frozen=True, slots=True)
+class PairedCounts:
+    """One system, `ours`, less another on the same texts, where a text has any number of labels or spans."""
+
+    micro_f1: Interval
+    """Above zero ours is better."""
+    verdict: Verdict
+    """Of ours: by the interval, for a text is not right or wrong as a whole, as McNemar's test would have it."""
+
+
 def compare_answers(ours: Answers, theirs: Answers) -> Paired:
     """Compare two systems row by row.
 
@@ -49,18 +59,23 @@ def compare_answers(ours: Answers, theirs: Answers) -> Paired:
     )
     only_ours, only_theirs = int((hits > 0).sum()), int((hits < 0).sum())
     p = mcnemar(only_ours, only_theirs)
-    lead = float(only_ours - only_theirs) if p < SIGNIFICANCE else -_side_of_zero(nll)
+    lead = only_ours - only_theirs if p < SIGNIFICANCE else -side_of_zero(nll)
     return Paired(
         accuracy=accuracy,
         nll=nll,
         only_ours_right=only_ours,
         only_theirs_right=only_theirs,
         mcnemar_p=p,
-        verdict="better" if lead > 0 else "worse" if lead < 0 else "undecided",
+        verdict=judge(lead),
     )
 
 
-def _side_of_zero(found: Interval) -> int:
+def judge(lead: int) -> Verdict:
+    """A lead of ours, if above zero, or of theirs, if below."""
+    return "better" if lead > 0 else "worse" if lead < 0 else "undecided"
+
+
+def side_of_zero(found: Interval) -> int:
     """1 or -1 where the whole interval lies above or below zero, else 0."""
     return int(found.low > 0) - int(found.high < 0)
 

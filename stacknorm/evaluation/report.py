@@ -8,14 +8,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stacknorm.evaluation.compare import Comparison, LabelPair, Match
+from stacknorm.evaluation.compare import LabelPair
+from stacknorm.evaluation.compare_counted import CountedMatch
+from stacknorm.evaluation.compare_pair import Matched
+from stacknorm.evaluation.compare_sentences import (
+    MATCH_TITLES,
+    AnyComparison,
+    compared_sentences,
+    name_parts,
+    spell_verdict,
+)
 from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.evaluate import Evaluation
 from stacknorm.evaluation.part import Part, confusions
 from stacknorm.evaluation.sentences import (
     TITLES,
     cascade_sentences,
-    comparison_sentences,
     cost_sentence,
     counted_sentences,
     leak_sentences,
@@ -25,7 +33,6 @@ from stacknorm.evaluation.sentences import (
     spell,
     spell_best,
     spell_count_difference,
-    spell_paired,
     spell_points,
     withheld_sentence,
 )
@@ -146,37 +153,42 @@ def _label_table(part: CountPart, title: str) -> Table:
     return table
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: AnyComparison, console: Console) -> None:
     """Print the verdict, scores, disagreements, rates, costs and the protocol."""
     first, second = comparison.names
-    shown = comparison.decisive
-    which = "clean rows" if comparison.clean else "all rows"
-    protocol = comparison.protocol
+    shown, protocol, parts = comparison.decisive, comparison.protocol, name_parts(comparison)
+    which = list(parts)[-1]
     console.print(Text(f"{second} against {first} on {protocol.data}, {protocol.task}, {which}", style="bold"))
-    console.print(Text(spell_paired(second, first, shown.paired)))
-    console.print(_match_table(comparison, shown))
-    console.print(Text(f"They disagree on {shown.disagreeing:,} of {shown.rows:,} rows ({which})."))
-    if shown.pairs:
-        console.print(_pair_table(comparison, shown.pairs[:_PAIRS]))
-    console.print(_rate_table(comparison, shown))
-    for line in comparison_sentences(comparison):
+    console.print(Text(spell_verdict(second, first, shown.paired)))
+    for title, part in parts.items():
+        console.print(_match_table(comparison.names, part, f"{title.capitalize()} ({part.rows:,})"))
+        if part is not shown:
+            console.print(Text(f"On {title}: {spell_verdict(second, first, part.paired)}"))
+    console.print(Text(f"They disagree on {shown.disagreeing:,} of {shown.rows:,} {which}."))
+    if isinstance(shown, CountedMatch):
+        console.print(_rate_table(comparison.names, shown, "How often, per 100 texts"))
+        console.print(_f1_table(comparison.names, shown))
+    else:
+        if shown.pairs:
+            console.print(_pair_table(comparison.names, shown.pairs[:_PAIRS]))
+        console.print(_rate_table(comparison.names, shown, "How often, in %"))
+    for line in compared_sentences(comparison):
         console.print(Text(line))
     console.print()
     for line in protocol_sentences(protocol):
         console.print(Text(line), style="dim")
 
 
-def _match_table(comparison: Comparison, shown: Match) -> Table:
-    table = Table("", *comparison.names, box=SIMPLE_HEAD)
-    for metric, title in TITLES.items():
-        table.add_row(title, spell(shown.first[metric]), spell(shown.second[metric]))
+def _match_table(names: tuple[str, str], part: Matched, title: str) -> Table:
+    table = Table(title, *names, box=SIMPLE_HEAD)
+    for metric, found in part.first.items():
+        table.add_row(MATCH_TITLES[metric], spell(found), spell(part.second[metric]))
     return table
 
 
-def _pair_table(comparison: Comparison, pairs: Sequence[LabelPair]) -> Table:
-    first, second = comparison.names
-    table = Table(f"{first} says", f"{second} says", box=SIMPLE_HEAD)
-    for column in ("rows", f"{first} right", f"{second} right"):
+def _pair_table(names: tuple[str, str], pairs: Sequence[LabelPair]) -> Table:
+    table = Table(*(f"{name} says" for name in names), box=SIMPLE_HEAD)
+    for column in ("rows", *(f"{name} right" for name in names)):
         table.add_column(column, justify="right")
     for pair in pairs:
         counts = (f"{count:,}" for count in (pair.rows, pair.first_right, pair.second_right))
@@ -184,11 +196,18 @@ def _pair_table(comparison: Comparison, pairs: Sequence[LabelPair]) -> Table:
     return table
 
 
-def _rate_table(comparison: Comparison, shown: Match) -> Table:
-    table = Table("How often, in %", box=SIMPLE_HEAD)
-    for column in ("true", *comparison.names, "shift, points"):
+def _rate_table(names: tuple[str, str], part: Matched, title: str) -> Table:
+    table = Table(title, box=SIMPLE_HEAD)
+    for column in ("true", *names, "shift"):
         table.add_column(column, justify="right")
-    for rate in shown.rates:
+    for rate in part.rates:
         shares = (f"{100 * share:.1f}" for share in (rate.true, rate.first, rate.second))
         table.add_row(rate.label, *shares, spell_points(rate.difference))
+    return table
+
+
+def _f1_table(names: tuple[str, str], part: CountedMatch) -> Table:
+    table = Table("F1", "true", *names, box=SIMPLE_HEAD)
+    for ours, theirs in zip(part.first_labels, part.second_labels, strict=True):
+        table.add_row(ours.label, f"{ours.true:,}", spell(ours.f1), spell(theirs.f1))
     return table
