@@ -123,8 +123,10 @@ def test_what_cannot_be_compared_is_an_error_and_not_a_verdict(bundles: tuple[st
     assert "none.csv cannot be read" in done.stderr
 
 
-def test_help_tells_the_exit_codes() -> None:
+def test_help_tells_the_exit_codes_and_how_verdicts_are_reached() -> None:
     told = " ".join(runner.invoke(app, ["--help"]).stdout.split())
+    assert "McNemar's exact test" in told
+    assert "if the 95 % interval of the difference in micro F1 lies below (above) zero" in told
     assert "0 B is not worse" in told
     assert "2 B is worse" in told
 

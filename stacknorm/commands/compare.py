@@ -35,9 +35,10 @@ def compare(
     r"""Compare bundle B with bundle A on the same labelled rows, each in the form it would run in.
 
     B is called worse (or better) if McNemar's exact test finds at p < 0.05 that it is right on fewer (more) rows, or,
-    where that test finds nothing, if the 95 % interval of the difference in NLL lies above (below) zero. Rows that
-    either was trained on are left out of the verdict, where both say what they were trained on. Needs the extra: pip
-    install 'stacknorm\[train]'.
+    where that test finds nothing, if the 95 % interval of the difference in NLL lies above (below) zero. Where a text
+    has any number of labels or spans, B is worse (or better) if the 95 % interval of the difference in micro F1 lies
+    below (above) zero. Rows that either was trained on are left out of the verdict, where both say what they were
+    trained on. Needs the extra: pip install 'stacknorm\[train]'. What each number means: docs/evaluation.md.
 
     Exit status: 0 B is not worse, or --fail-if-worse was not asked for; 1 error; 2 B is worse. Wrong options exit
     with 2 as well, before anything runs.
