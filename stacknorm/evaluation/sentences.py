@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.abstention import SetScores, Withheld
-from stacknorm.evaluation.compare import Comparison
 from stacknorm.evaluation.cost import Costs
 from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.depth import CascadeScore
@@ -139,15 +138,6 @@ def counted_sentences(evaluation: CountedEvaluation) -> Iterator[str]:
         yield f"The annotations of {evaluation.mended:,} texts had to be mended to be read."
     if evaluation.costs is not None:
         yield cost_sentence(evaluation.costs)
-
-
-def comparison_sentences(comparison: Comparison) -> Iterator[str]:
-    """What two bundles cost, and what each has seen."""
-    first, second = comparison.names
-    ratio = comparison.costs.ratio(second, first)
-    yield f"{cost_sentence(comparison.costs)} {second} takes {ratio:.2f} times as long."
-    for name, leaks in zip(comparison.names, comparison.leaks, strict=True):
-        yield f"{name}: {next(leak_sentences(leaks))}"
 
 
 def member_sentence(protocol: Protocol) -> str:
