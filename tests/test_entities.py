@@ -1,6 +1,7 @@
 """The table of aliases, and finding entities in texts."""
 
 import json
+import re
 import time
 import timeit
 from datetime import date
@@ -193,3 +194,17 @@ def test_the_packaged_table_knows_more_than_half_of_the_entities_of_sentfin() ->
     places = {row.text: FINDER.find(row.text) for row in rows}
     known = [any(f.start < m.end and m.start < f.end for f in places[text]) for text, m in mentions]
     assert sum(known) / len(known) > 0.55
+
+
+def test_the_table_in_the_documentation_finds_what_it_says() -> None:
+    written = (Path(__file__).parents[1] / "docs" / "entities.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", written, re.DOTALL)
+    assert len(blocks) == 1
+    finder = EntityFinder(PACKAGED.overridden_by(AliasTable.model_validate_json(blocks[0])))
+    text = "Acme shares fall with the Ruritanian crown. Acme of perfection: $ANVL"
+    assert found(text, date(2019, 5, 1), finder) == [
+        ("Acme", "ACME"),
+        ("Ruritanian crown", "Ruritanian crown"),
+        ("$ANVL", "ACME"),
+    ]
+    assert found("$ANVL", date(2020, 5, 1), finder) == [("$ANVL", "ANVL")]
