@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from drawn_members import draw_held_out
 from stacknorm.pooling.calibrate import Temperature
 from stacknorm.pooling.cascade_fitting import (
     Course,
+    LossCurve,
     choose_early,
     end_texts,
     end_unseen,
     expected_loss,
-    fit_stop,
     fit_stops,
     tell,
 )
@@ -56,27 +57,46 @@ def test_if_the_whole_stack_is_calibrated_the_expected_loss_is_the_loss_counted_
     assert expected_loss(early, whole).mean() == pytest.approx(counted, abs=0.003)
 
 
-@pytest.mark.parametrize(
-    ("budget", "stop"), [(0.0, 0.9), (0.04, 0.9), (0.05, 0.8), (0.1, 0.8), (0.2, 0.5), (np.inf, -1.0)]
-)
-def test_a_stop_is_the_lowest_confidence_within_its_budget_and_equal_ones_stop_together(
-    budget: float, stop: float
-) -> None:
-    confidence = np.array([0.8, 0.95, 0.9, 0.5, 0.8, np.nan])
-    loss = np.array([0.3, 0.0, 0.0, 0.9, 0.0, np.inf])
-    assert fit_stop(confidence, loss, budget) == stop
+def test_a_curve_of_losses_is_found_again_from_losses_drawn_by_it() -> None:
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.35, 0.999, size=50_000)
+    wrong = random.random(len(confidence)) < expit(-1.5 - 1.2 * logit(confidence))
+    curve = LossCurve.fit(confidence, wrong.astype(np.float64))
+    assert (curve.intercept, curve.slope) == pytest.approx((-1.5, -1.2), abs=0.06)
+    assert curve.stop(0.01) == pytest.approx(expit((logit(0.01) + 1.5) / -1.2), abs=0.01)
 
 
-def test_where_nothing_is_safe_nothing_stops() -> None:
-    assert fit_stop(np.array([0.9]), np.array([0.5]), 0.1) == 1
-    assert fit_stop(np.empty(0), np.empty(0), 0.1) == 1
+def test_a_curve_solves_the_equations_of_the_fractional_logit() -> None:
+    """At the maximum the scores vanish: residuals sum to nothing, alone and times the regressor."""
+    random = np.random.default_rng(1)
+    confidence, loss = random.uniform(0.4, 0.99, size=400), random.random(400) ** 4
+    curve = LossCurve.fit(confidence, loss)
+    residual = loss - expit(curve.intercept + curve.slope * logit(confidence))
+    assert residual.mean() == pytest.approx(0, abs=1e-3)
+    assert (residual * logit(confidence)).mean() == pytest.approx(0, abs=5e-3)
+
+
+@given(st.floats(-8, 2), st.floats(-4, -0.1), st.floats(1e-6, 0.5))
+def test_a_stop_loses_what_it_may_and_a_lower_one_more(intercept: float, slope: float, limit: float) -> None:
+    stop = LossCurve(intercept, slope).stop(limit)
+    if 1e-9 < stop < 1 - 1e-9:
+        assert expit(intercept + slope * logit(stop)) == pytest.approx(limit, rel=1e-4)
+    assert LossCurve(intercept, slope).stop(limit / 2) >= stop
+
+
+def test_where_nothing_is_lost_everything_stops_and_where_confidence_means_nothing_all_or_none() -> None:
+    confidence = np.array([0.5, 0.7, 0.9])
+    assert LossCurve.fit(confidence, np.zeros(3)).stop(0.001) == 0
+    assert LossCurve.fit(np.full(3, np.nan), np.full(3, np.inf)).stop(0.5) == 1
+    assert LossCurve(-3, 0.5).stop(0.01) == 1
+    assert LossCurve(-3, 0.5).stop(0.5) == 0
 
 
 @given(seeds, st.sampled_from([0.0, 0.005, 0.05]))
 @settings(deadline=None, max_examples=30)
 def test_all_stages_together_lose_no_task_more_than_allowed(seed: int, max_loss: float) -> None:
     courses = draw_courses(seed)
-    ended = end_texts(courses, fit_stops(courses, 120, max_loss), 120)
+    ended = end_texts(courses, fit_stops(courses, 120, max_loss, (2, 1)), 120)
     assert all(lost(course, ended) <= max_loss + 1e-12 for course in courses.values())
 
 
@@ -84,7 +104,7 @@ def test_all_stages_together_lose_no_task_more_than_allowed(seed: int, max_loss:
 @settings(deadline=None, max_examples=20)
 def test_who_may_lose_more_ends_earlier(seed: int) -> None:
     courses = draw_courses(seed)
-    strict, loose = (end_texts(courses, fit_stops(courses, 120, loss), 120) for loss in (0.002, 0.05))
+    strict, loose = (end_texts(courses, fit_stops(courses, 120, loss, (2, 1)), 120) for loss in (0.002, 0.05))
     assert (loose <= strict).all()
 
 
@@ -98,14 +118,14 @@ def test_a_text_ends_where_all_its_rows_are_sure_and_one_without_rows_at_once() 
 
 def test_a_stage_that_cannot_answer_a_row_does_not_end_its_text() -> None:
     deaf = Course((np.full((2, 2), np.nan), np.array([[0.9, 0.1]] * 2)), np.arange(2))
-    stops = fit_stops({"task": deaf}, 2, 0.5)
+    stops = fit_stops({"task": deaf}, 2, 0.5, (1,))
     assert end_texts({"task": deaf}, stops, 2).tolist() == [1, 1]
 
 
 def test_unseen_ends_depend_on_no_text_they_judge() -> None:
     courses = draw_courses(4)
     prints = np.random.default_rng(1).permutation(120)
-    ended = end_unseen(courses, prints, 0.02)
+    ended = end_unseen(courses, prints, 0.02, (2, 1))
 
     def with_certain(text: int) -> Mapping[str, Course]:
         """The same, but the early stages are certain of one text and quite wrong."""
@@ -113,7 +133,7 @@ def test_unseen_ends_depend_on_no_text_they_judge() -> None:
         said[-1][text] = [1, 0, 0]
         return dict(courses) | {"sentiment": Course((*said[:2], said[-1]), np.arange(120))}
 
-    assert [end_unseen(with_certain(text), prints, 0.02)[text] for text in range(10)] == ended[:10].tolist()
+    assert [end_unseen(with_certain(text), prints, 0.02, (2, 1))[text] for text in range(10)] == ended[:10].tolist()
 
 
 def test_what_a_stage_says_is_its_pool_and_calibrator_where_all_its_members_spoke() -> None:

@@ -129,7 +129,9 @@ def _fit(
     judged = _judge_all(Engine.load(bundle.root, form="width", language_guard=False), outline, rows, report)
     courses = {task: found.course for task, found in judged.items()}
     report("fitting the cascade", 0, 1)
-    stops, ended = fit_stops(courses, len(texts), descent.max_loss), end_unseen(courses, prints, descent.max_loss)
+    spared = [sum(map(len, descent.stages[stage:])) for stage in range(1, len(descent.stages))]
+    stops = fit_stops(courses, len(texts), descent.max_loss, spared)
+    ended = end_unseen(courses, prints, descent.max_loss, spared)
     kept = {task: found.measure_kept(ended, prints) for task, found in judged.items()}
     report("fitting the cascade", 1, 1)
     stages = tuple(

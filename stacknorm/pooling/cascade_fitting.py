@@ -7,10 +7,12 @@ a task to tell what ending early would cost it, and a text can be weighed for al
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 
 from stacknorm.pooling.calibrate import Calibrator
 from stacknorm.pooling.cascade import Rows, is_sure
@@ -29,6 +31,7 @@ Stops = Mapping[str, tuple[float, ...]]
 
 _PARTS = 5
 _HALVINGS = 40
+_TINY = 1e-9  # keeps logits finite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,49 +103,74 @@ def expected_loss(early: Probabilities, whole: Probabilities) -> Values:
     return loss
 
 
-def fit_stop(confidence: Values, loss: Values, budget: float) -> float:
-    """Find the lowest confidence to stop at whose rows lose no more than the budget; 1 where none does.
+@dataclass(frozen=True, slots=True)
+class LossCurve:
+    """What ending at a stage is expected to lose, by its confidence c: sigmoid(intercept + slope * logit(c))."""
 
-    Args:
-        confidence: of an early stage, NaN where it has no answer, [n].
-        loss: what each row loses by ending there, at least 0, [n].
-        budget: loss allowed, averaged over all rows.
-    """
-    ranked = np.nan_to_num(confidence, nan=-1.0)
-    order = np.argsort(-ranked, kind="stable")
-    spent = np.cumsum(loss[order]) / max(len(loss), 1)
-    # Rows of one confidence stop together, so only the last of them is a threshold.
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = np.diff(ranked[order]) != 0
-    safe = order[last & (spent <= budget)]
-    return float(ranked[safe[-1]]) if len(safe) else 1.0
+    intercept: float
+    slope: float
+
+    @classmethod
+    def fit(cls, confidence: Values, loss: Values) -> Self:
+        """Fit by likelihood, each loss being a share of a wrong label (Papke & Wooldridge 1996); [n] twice.
+
+        Rows without an answer, whose confidence is NaN, have no part in it. Where nothing is ever lost, or no row is
+        left, the curve says so.
+        """
+        rows = np.flatnonzero(np.isfinite(loss))
+        if not len(rows):
+            return cls(np.inf, 0)
+        if not loss[rows].any():
+            return cls(-np.inf, 0)
+        odds = logit(confidence[rows].clip(_TINY, 1 - _TINY))[:, None]
+        right_or_wrong = np.repeat([0, 1], len(rows))
+        fitted = LogisticRegression().fit(
+            np.tile(odds, (2, 1)), right_or_wrong, sample_weight=np.concatenate([1 - loss[rows], loss[rows]])
+        )
+        return cls(float(fitted.intercept_[0]), float(fitted.coef_[0, 0]))
+
+    def stop(self, limit: float) -> float:
+        """The lowest confidence at which no more than `limit` is lost, from 0 to 1.
+
+        Where losses do not fall with confidence it is 0 or 1, by whether the middle keeps to the limit.
+        """
+        room = float(logit(limit)) - self.intercept
+        if self.slope >= 0:
+            return float(room < 0)
+        return float(expit(room / self.slope))
 
 
-def fit_stops(courses: Courses, texts: int, max_loss: float) -> Stops:
+def fit_stops(courses: Courses, texts: int, max_loss: float, spared: Sequence[float]) -> Stops:
     """Fit the confidence at which each stage may stop, of all tasks together.
 
-    A text ends where all its tasks are sure, so each task loses less than if it decided alone. All stages of all tasks
-    get the same budget for what they would lose alone, the largest with which no task loses more than `max_loss`.
+    A text ends where for each of its tasks the loss expected there is at most a price times what ending there spares:
+    to equal losses where they buy the same is the cheapest way to lose no more. The price is the highest at which no
+    task loses more than `max_loss`; since all tasks of a text must be sure, each loses less than if it decided alone.
 
     Args:
         courses: of every task.
         texts: how many there are.
         max_loss: expected accuracy that stopping early may cost a task, such as 0.002.
+        spared: what ending at each early stage spares, such as the number of members that do not run.
     """
-    sure = {task: [said.max(axis=1) for said in part.said[:-1]] for task, part in courses.items()}
     losses = {task: part.losses() for task, part in courses.items()}
+    curves = {
+        task: [LossCurve.fit(said.max(axis=1), loss) for said, loss in zip(part.said, losses[task], strict=False)]
+        for task, part in courses.items()
+    }
 
-    def stops(budget: float) -> dict[str, tuple[float, ...]]:
-        return {task: tuple(map(partial(fit_stop, budget=budget), sure[task], losses[task])) for task in courses}
+    def stops(price: float) -> dict[str, tuple[float, ...]]:
+        limits = [min(price * worth, 1) for worth in spared]
+        return {task: tuple(map(LossCurve.stop, found, limits)) for task, found in curves.items()}
 
     kept, too_much = 0.0, 1.0
     for _ in range(_HALVINGS):
-        budget = (kept + too_much) / 2
-        ended = end_texts(courses, stops(budget), texts)
+        price = (kept + too_much) / 2
+        ended = end_texts(courses, stops(price), texts)
         if all(_lost(losses[task], ended[part.texts]) <= max_loss for task, part in courses.items()):
-            kept = budget
+            kept = price
         else:
-            too_much = budget
+            too_much = price
     return stops(kept)
 
 
@@ -155,18 +183,19 @@ def end_texts(courses: Courses, stops: Stops, texts: int) -> Indices:
     return np.asarray(np.argmin(open_, axis=0))
 
 
-def end_unseen(courses: Courses, prints: Prints, max_loss: float) -> Indices:
+def end_unseen(courses: Courses, prints: Prints, max_loss: float, spared: Sequence[float]) -> Indices:
     """The same by confidences that were fitted without the text, so that they do not flatter; [texts].
 
     Args:
         courses: of every task.
         prints: fingerprint of each text, [texts].
         max_loss: as for `fit_stops`.
+        spared: as for `fit_stops`.
     """
     ended = np.empty(len(prints), dtype=np.int64)
     for judged in split_texts(prints, _PARTS, seed=1):
         fitted = {task: part.within(~judged) for task, part in courses.items()}
-        ended[judged] = end_texts(courses, fit_stops(fitted, len(prints), max_loss), len(prints))[judged]
+        ended[judged] = end_texts(courses, fit_stops(fitted, len(prints), max_loss, spared), len(prints))[judged]
     return ended
 
 
