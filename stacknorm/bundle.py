@@ -200,6 +200,13 @@ class WindowSpec(Frozen):
     max_windows: int = Field(ge=1)
     """Of a text; what lies beyond them is not read."""
 
+    def check_fits(self, max_tokens: int) -> None:
+        """Raise ValueError where windows of so many tokens would overlap by more than half."""
+        if 2 * self.overlap_tokens > max_tokens:
+            raise ValueError(
+                f"windows of {max_tokens} tokens cannot overlap by {self.overlap_tokens}: half of that at most"
+            )
+
 
 class Source(Frozen):
     """One file of training data."""
@@ -246,8 +253,8 @@ class Manifest(Frozen):
         names = [member.name for member in self.voices()]
         if len(set(names)) != len(names):
             raise ValueError(f"two members share a name: {names}")
-        if self.windows and 2 * self.windows.overlap_tokens > self.max_tokens:
-            raise ValueError(f"windows of {self.max_tokens} tokens cannot overlap by {self.windows.overlap_tokens}")
+        if self.windows:
+            self.windows.check_fits(self.max_tokens)
         if stray := {task for member in self.voices() for task in member.heads} - self.tasks.keys():
             raise ValueError(f"heads for unknown tasks: {sorted(stray)}")
         own = [member.name for member in self.members]

@@ -49,7 +49,7 @@ def test_a_member_has_heads_for_all_tasks_unless_it_names_some(tmp_path: Path) -
 def test_windows_overlap_by_half_at_most(tmp_path: Path) -> None:
     windows = "[windows]\noverlap_tokens = {}\nmax_windows = 3\n"
     assert load(HEAD + windows.format(8) + MOOD + ONE, tmp_path).windows == WindowSpec(overlap_tokens=8, max_windows=3)
-    with pytest.raises(DataError, match="windows of 16 tokens overlap by half of that at most"):
+    with pytest.raises(DataError, match="windows of 16 tokens cannot overlap by 9: half of that at most"):
         load(HEAD + windows.format(9) + MOOD + ONE, tmp_path)
 
 

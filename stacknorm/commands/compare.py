@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import Integers, Task, needs_train, open_console, plain_errors
+from stacknorm.commands.console import Integers, LabelledRows, Task, needs_train, open_console, plain_errors
 from stacknorm.commands.evaluate import split_labels
 
 EXIT_WORSE = 2
@@ -15,12 +15,7 @@ EXIT_WORSE = 2
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A packaged bundle's name, or a directory.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="Labelled rows: .csv or .jsonl with `text` and `label` (or `labels`, `entities`, `spans`)."
-        ),
-    ],
+    data: LabelledRows,
     *,
     task: Task = "sentiment",
     labels: Integers = "",

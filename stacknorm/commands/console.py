@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,10 @@ Task = Annotated[str, typer.Option(help="The task the labels belong to.")]
 Integers = Annotated[
     str,
     typer.Option(help="What the integers 0, 1, ... in the file mean: bearish,bullish,neutral. Needed for integers."),
+]
+LabelledRows = Annotated[
+    Path,
+    typer.Argument(help="Labelled rows: .csv or .jsonl with `text` and `label` (or `labels`, `entities`, `spans`)."),
 ]
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A packaged bundle's name, or a directory.")]
 PIPE_WIDTH = 120  # where there is no terminal to ask

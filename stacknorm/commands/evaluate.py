@@ -6,18 +6,12 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import Integers, Task, open_console, plain_errors
-from stacknorm.errors import DataError
+from stacknorm.commands.console import Integers, LabelledRows, Task, needs_train, open_console, plain_errors
 
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A packaged bundle's name, or a directory.")],
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="Labelled rows: .csv or .jsonl with `text` and `label` (or `labels`, `entities`, `spans`)."
-        ),
-    ],
+    data: LabelledRows,
     *,
     task: Task = "sentiment",
     labels: Integers = "",
@@ -38,15 +32,13 @@ def evaluate(
     Example:  stacknorm evaluate finance tfns_valid.csv --labels bearish,bullish,neutral --html report.html
     """
     with plain_errors():
-        try:
+        with needs_train("evaluating"):
             from stacknorm.bundle import load_bundle
             from stacknorm.evaluation.counted import COUNTED_KINDS, CountedEvaluation, evaluate_counted
             from stacknorm.evaluation.evaluate import Evaluation, evaluate_bundle
             from stacknorm.evaluation.page import render_counted, render_evaluation
             from stacknorm.evaluation.report import as_json, print_counted, print_evaluation
             from stacknorm.evaluation.trial import Question, task_of
-        except ModuleNotFoundError as exc:
-            raise DataError(f"evaluating needs {exc.name}: pip install 'stacknorm\\[train]'") from exc
 
         question = Question(data, task, split_labels(labels), tuple(train or ()))
         now, console = datetime.now(UTC), open_console()

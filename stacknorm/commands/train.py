@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stacknorm.commands.console import plain_errors
+from stacknorm.commands.console import needs_train, plain_errors
 from stacknorm.errors import DataError
 
 
@@ -34,7 +34,7 @@ def train(
         if cross_validate and search:
             raise DataError("--cross-validate and --search are two different things to do: give one")
         console = Console()
-        try:
+        with needs_train("training"):
             if cross_validate:
                 from stacknorm.training import folds
 
@@ -49,5 +49,3 @@ def train(
 
                 written = train_bundle(config, data, out, console)
                 console.print(f"wrote {out}, stack digest {written.digest}", soft_wrap=True)
-        except ModuleNotFoundError as exc:
-            raise DataError(f"training needs {exc.name}: pip install 'stacknorm\\[train]'") from exc

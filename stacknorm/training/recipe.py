@@ -238,8 +238,8 @@ class Recipe(_Described):
 
     @model_validator(mode="after")
     def _has_windows_that_fit(self) -> Self:
-        if self.windows and 2 * self.windows.overlap_tokens > self.max_tokens:
-            raise ValueError(f"windows of {self.max_tokens} tokens overlap by half of that at most")
+        if self.windows:
+            self.windows.check_fits(self.max_tokens)
         return self
 
     @model_validator(mode="after")
