@@ -168,10 +168,10 @@ class CascadeReport(Frozen):
 
     texts: int
     ended: tuple[float, ...]
-    """Share of the texts that ended at each stage: there all their tasks stopped."""
+    """Share of the texts that ended at each stage: there all their tasks stopped. Bounded mode: each text by
+    confidences that were fitted without it."""
     kept: Mapping[Name, Interval] = Field(default_factory=dict)
-    """Bounded mode: task -> accuracy of the cascade less that of the whole stack; each text by confidences that were
-    fitted without it."""
+    """Bounded mode: task -> accuracy of the cascade less that of the whole stack, each text in the same way."""
 
 
 class CascadeSpec(Frozen):

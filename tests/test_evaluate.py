@@ -177,6 +177,7 @@ def test_counted_scores_are_those_of_scikit_learn(seed: int) -> None:
     each = f1_score(truth, said, average=None, zero_division=0)
     assert [one.f1.value for one in found.labels] == pytest.approx(each, abs=1e-5)
     part = score_count_part({"stack": counts, "first": counts}, ("a", "b", "c"), "first")
+    assert part.systems["stack"] == found
     assert part.difference is not None
     assert (part.difference.low, part.difference.high) == (0, 0)
     assert score_count_part({"stack": counts}, ("a", "b", "c"), "channel").difference is None
@@ -229,3 +230,11 @@ def test_a_training_file_named_by_hand_makes_rows_leak(tmp_path: Path) -> None:
     assert found.leaks.leaked == 2
     assert found.clean is not None
     assert found.clean.rows == found.official.rows - 2
+
+
+def test_the_macro_averages_of_compared_systems_are_over_the_same_labels() -> None:
+    quiet = np.array([[[1, 0, 0], [0, 0, 0]]])  # finds the only label there is
+    loud = np.array([[[1, 0, 0], [0, 1, 0]]])  # and one that is not there
+    assert score_counts(quiet, ("a", "b")).macro_f1.value == 1
+    part = score_count_part({"stack": quiet, "first": loud}, ("a", "b"), "first")
+    assert [scores.macro_f1.value for scores in part.systems.values()] == [0.5, 0.5]

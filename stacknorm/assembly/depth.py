@@ -6,6 +6,7 @@ The rows must be new to every member; those a bundle knows its members were trai
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -62,16 +63,14 @@ def add_cascade(bundle: Bundle, descent: Descent, rows: Sequence[Unseen], report
             no such cascade can be made for.
         DataError: a task has no rows, too few, or some that were trained on.
     """
-    manifest = _outline(bundle.manifest, descent)
-    kept: dict[str, Interval] = {}
+    outline = _outline(bundle.manifest, descent)
     if descent.mode == "bounded":
-        manifest, kept = _fit(bundle, manifest, descent, rows, report)
-    made = save_manifest(bundle.root, manifest)
+        return save_manifest(bundle.root, _fit(bundle, outline, descent, rows, report))
+    made = save_manifest(bundle.root, outline)
     if not rows:
         return made
-    texts, ended = _count_ends(made, rows, report)
-    told = CascadeReport(texts=texts, ended=ended, kept=kept)
-    return save_manifest(bundle.root, _with_cascade(manifest, {"report": told}))
+    told = _tell_ends(_run(made, rows, report), len(descent.stages))
+    return save_manifest(bundle.root, _with_cascade(outline, {"report": told}))
 
 
 def _outline(manifest: Manifest, descent: Descent) -> Manifest:
@@ -118,10 +117,8 @@ class _Judged:
         return draws.interval(lambda samples: weighted_mean(ours - whole, samples))
 
 
-def _fit(
-    bundle: Bundle, outline: Manifest, descent: Descent, rows: Sequence[Unseen], report: Report
-) -> tuple[Manifest, dict[str, Interval]]:
-    """Fit the early stages of every task; what is kept of each one's accuracy by stops fitted without the text."""
+def _fit(bundle: Bundle, outline: Manifest, descent: Descent, rows: Sequence[Unseen], report: Report) -> Manifest:
+    """Fit the early stages of every task; what they spare and keep is told by stops fitted without the text."""
     if lacking := outline.tasks.keys() - {part.task for part in rows}:
         raise DataError(f"a text ends where all its tasks do, so rows are needed for {', '.join(sorted(lacking))} too")
     texts = [text for part in rows for text in part.sheet.texts]
@@ -142,7 +139,10 @@ def _fit(
         for stage, names in enumerate(descent.stages)
     )
     origins = {part.task: part.origin for part in rows if part.origin is not None}
-    return _with_cascade(outline, {"stages": stages, "max_loss": descent.max_loss, "fitted_on": origins}), kept
+    told = _tell_ends(ended, len(stages), kept)
+    return _with_cascade(
+        outline, {"stages": stages, "max_loss": descent.max_loss, "fitted_on": origins, "report": told}
+    )
 
 
 def _judge_all(engine: Engine, outline: Manifest, rows: Sequence[Unseen], report: Report) -> dict[str, _Judged]:
@@ -193,8 +193,8 @@ def _with_cascade(manifest: Manifest, changes: Mapping[str, object]) -> Manifest
     return manifest.model_copy(update={"cascade": spec})
 
 
-def _count_ends(bundle: Bundle, rows: Sequence[Unseen], report: Report) -> tuple[int, tuple[float, ...]]:
-    """Run the cascade as in service: how many texts there are, and the share of them that ends at each stage."""
+def _run(bundle: Bundle, rows: Sequence[Unseen], report: Report) -> Indices:
+    """Run the cascade as in service; the stage at which each text ends, counted from 0, [texts]."""
     engine = Engine.load(bundle.root, form="cascade", language_guard=False)
     ended: list[int] = []
     total = sum(len(part.sheet.texts) for part in rows)
@@ -206,8 +206,13 @@ def _count_ends(bundle: Bundle, rows: Sequence[Unseen], report: Report) -> tuple
             chunk = slice(start, start + CHUNK_TEXTS)
             ended += [found.stage - 1 for found in engine.predict(texts[chunk], given[chunk] if named else None)]
     report("running the cascade", total, total)
-    counts = np.bincount(ended, minlength=len(bundle.manifest.cascade.stages) if bundle.manifest.cascade else 1)
-    return total, tuple((counts / total).round(5).tolist())
+    return np.array(ended, dtype=np.int64)
+
+
+def _tell_ends(ended: Indices, stages: int, kept: Mapping[str, Interval] = MappingProxyType({})) -> CascadeReport:
+    """What share of texts ends at each stage, of those at which each text ends, counted from 0, [texts]."""
+    shares = np.bincount(ended, minlength=stages) / len(ended)
+    return CascadeReport(texts=len(ended), ended=tuple(shares.round(5).tolist()), kept=kept)
 
 
 def time_forms(bundle: Bundle, rows: Sequence[Unseen]) -> dict[Form, float]:

@@ -6,8 +6,15 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import Integers, LabelledRows, Task, needs_train, open_console, plain_errors
-from stacknorm.commands.evaluate import split_labels
+from stacknorm.commands.console import (
+    Integers,
+    LabelledRows,
+    Task,
+    needs_train,
+    open_console,
+    plain_errors,
+    split_commas,
+)
 
 EXIT_WORSE = 2
 
@@ -50,7 +57,7 @@ def compare(
             from stacknorm.evaluation.report import as_json, print_comparison
             from stacknorm.evaluation.trial import Question, task_of
 
-        question = Question(data, task, split_labels(labels), tuple(train or ()))
+        question = Question(data, task, split_commas(labels), tuple(train or ()))
         counted = task_of(load_bundle(first), task).kind in COUNTED_KINDS
         comparison = (compare_counted if counted else compare_bundles)(first, second, question, datetime.now(UTC))
         print_comparison(comparison, open_console())

@@ -33,6 +33,11 @@ def open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
+def split_commas(text: str) -> tuple[str, ...]:
+    """What stands between commas, an empty part too: to leave it out would number the others anew."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """One line for what the user can mend, and none of what libraries tell their developers."""

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from stacknorm.commands.console import Integers, LabelledRows, Task, needs_train, open_console, plain_errors
+from stacknorm.commands.console import (
+    Integers,
+    LabelledRows,
+    Task,
+    needs_train,
+    open_console,
+    plain_errors,
+    split_commas,
+)
 
 
 def evaluate(
@@ -40,7 +48,7 @@ def evaluate(
             from stacknorm.evaluation.report import as_json, print_counted, print_evaluation
             from stacknorm.evaluation.trial import Question, task_of
 
-        question = Question(data, task, split_labels(labels), tuple(train or ()))
+        question = Question(data, task, split_commas(labels), tuple(train or ()))
         now, console = datetime.now(UTC), open_console()
         found: Evaluation | CountedEvaluation
         if task_of(load_bundle(bundle), task).kind in COUNTED_KINDS:
@@ -55,8 +63,3 @@ def evaluate(
             json.write_bytes(as_json(found))
         if html is not None:
             html.write_text(page, encoding="utf-8")
-
-
-def split_labels(labels: str) -> tuple[str, ...]:
-    """Names of labels, separated by commas."""
-    return tuple(part.strip() for part in labels.split(",")) if labels else ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stacknorm.commands.bundle_tables import show_interval, table_members, table_scores, table_stages, table_tasks
-from stacknorm.commands.console import BundleName, needs_train, open_console, open_progress, plain_errors
+from stacknorm.commands.console import BundleName, needs_train, open_console, open_progress, plain_errors, split_commas
 
 if TYPE_CHECKING:
     from stacknorm.bundle import Bundle
@@ -75,14 +75,14 @@ def create(
         from stacknorm.bundle import WindowSpec
 
         console = open_console()
-        order = _split(integers)
+        order = split_commas(integers)
         with open_progress() as report:
             made = assemble(
                 member,
                 out,
                 name=name or None,
                 task=task,
-                labels=_split(labels),
+                labels=split_commas(labels),
                 maps=dict(_parse_map(text) for text in meanings or ()),
                 fit=Rows(fit, order) if fit else None,
                 weights=_parse_numbers(weights, "--weights"),
@@ -144,10 +144,10 @@ def cascade(
         from stacknorm.bundle import load_bundle
 
         found = load_bundle(bundle)
-        orders = {task: _split(order) for task, order in _parse_tasks(labels or (), "--labels").items()}
+        orders = {task: split_commas(order) for task, order in _parse_tasks(labels or (), "--labels").items()}
         files = _parse_tasks(fit or (), "--fit")
         rows = [read_unseen(found, Question(Path(file), task, orders.get(task, ()))) for task, file in files.items()]
-        descent = Descent(tuple(_split(names) for names in stage), mode, max_loss)
+        descent = Descent(tuple(split_commas(names) for names in stage), mode, max_loss)
         with draft_bundle(found, out) as draft, open_progress() as report:
             add_cascade(draft, descent, rows, report)
             _write_card(draft)
@@ -203,7 +203,7 @@ def join(
         found = load_bundle(bundle)
         chosen = _only_task(found, task)
         junction = make_junction(name, member, "sum" if add else "concat")
-        rows = read_unseen(found, Question(fit, chosen, _split(labels)))
+        rows = read_unseen(found, Question(fit, chosen, split_commas(labels)))
         with draft_bundle(found, out) as draft, open_progress() as report:
             gain = add_channels(draft, [junction], [rows], report=report).gains[chosen]
             _write_card(draft)
@@ -237,16 +237,12 @@ def _write_card(bundle: "Bundle") -> None:
     (bundle.root / CARD_FILE).write_text(render_card(load_bundle(bundle.root)), encoding="utf-8")
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _parse_map(text: str) -> tuple[str, dict[str, str]]:
     """Read MEMBER=LABEL:MEANING,LABEL:MEANING."""
     from stacknorm.errors import LabelError
 
     member, _, pairs = text.rpartition("=")
-    meanings = [pair.partition(":") for pair in _split(pairs)]
+    meanings = [pair.partition(":") for pair in split_commas(pairs)]
     if not member or not meanings or not all(own and meant for own, _, meant in meanings):
         raise LabelError(f"--map {text} is not of the form MEMBER=LABEL:MEANING,LABEL:MEANING")
     return member, {own.strip(): meant.strip() for own, _, meant in meanings}
@@ -256,7 +252,7 @@ def _parse_numbers(given: list[str] | None, option: str) -> dict[str, float] | N
     """Read MEMBER=NUMBER,MEMBER=NUMBER; None where nothing is given."""
     from stacknorm.errors import DataError
 
-    pairs = [part.rpartition("=") for text in given or () for part in _split(text)]
+    pairs = [part.rpartition("=") for text in given or () for part in split_commas(text)]
     try:
         return {member: float(number) for member, _, number in pairs} or None
     except ValueError as exc:

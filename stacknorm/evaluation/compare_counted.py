@@ -101,7 +101,7 @@ def compare_counted(first: str, second: str, question: Question, now: datetime) 
 
 def match_counts(first: Counts, second: Counts, apart: Rows, labels: Sequence[str]) -> CountedMatch:
     """Score two systems on the same texts, of which each holds so many findings of just one of them, [n]."""
-    ours, theirs = score_counts(first, labels), score_counts(second, labels)
+    ours, theirs = both(lambda counts: score_counts(counts, labels, (first, second)), (first, second))
     given = both(count_given, (first, second))
     return CountedMatch(
         rows=len(first),

@@ -55,7 +55,7 @@ class CountScores:
     recall: Interval
     micro_f1: Interval
     macro_f1: Interval
-    """Over the labels that are true or given somewhere."""
+    """Over the labels that are true somewhere, or given by any system it is compared with."""
     labels: tuple[LabelScore, ...]
 
     @property
@@ -142,10 +142,10 @@ def evaluate_counted(name: str, question: Question, now: datetime, *, with_costs
 
 def score_count_part(counts: Mapping[str, Counts], labels: Sequence[str], best_member: str) -> CountPart:
     """Score all systems on the same texts."""
-    ours = counts[STACK]
+    ours, all_counts = counts[STACK], tuple(counts.values())
     return CountPart(
         rows=len(ours),
-        systems={name: score_counts(given, labels) for name, given in counts.items()},
+        systems={name: score_counts(given, labels, all_counts) for name, given in counts.items()},
         best_member=best_member,
         difference=compare_counts(ours, counts[best_member]).micro_f1 if best_member in counts else None,
     )
@@ -173,15 +173,21 @@ def count_given(counts: Counts) -> Rows:
     return np.asarray(counts[..., 0] + counts[..., 1])
 
 
-def score_counts(counts: Counts, labels: Sequence[str]) -> CountScores:
-    """Micro, macro and each label, with intervals over the texts."""
+def score_counts(counts: Counts, labels: Sequence[str], beside: Sequence[Counts] = ()) -> CountScores:
+    """Micro, macro and each label, with intervals over the texts.
+
+    Args:
+        counts: of the system.
+        labels: of the task, [k].
+        beside: of those it is compared with, on the same texts: the macro average of all is over the same labels.
+    """
     whole = counts.sum(axis=0)  # [k, 3]
-    seen = whole.any(axis=1)
+    used = np.any([given.any(axis=(0, 2)) for given in (counts, *beside)], axis=0)
 
     def all_scores(samples: Samples) -> Values:
         totals = _totals(counts, samples)
         micro, each = totals.sum(axis=1), _f1(totals)  # [b, 3], [b, k]
-        macro = each[:, seen].mean(axis=1) if seen.any() else np.zeros(len(samples))
+        macro = each[:, used].mean(axis=1) if used.any() else np.zeros(len(samples))
         return np.stack([_precision(micro), _recall(micro), _f1(micro), macro, *each.T])
 
     precision, recall, micro, macro, *each = Bootstrap.of_rows(len(counts)).intervals(all_scores)
