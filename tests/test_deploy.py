@@ -5,10 +5,11 @@ from pathlib import Path
 import yaml
 
 from worker.broker import LOCK_FILE
-from worker.settings import Settings
+from worker.settings import Settings, describe_settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SECURED = yaml.safe_load((DEPLOY / "compose.secured.yaml").read_text())
 
 
 def test_compose_runs_the_kafka_that_the_tests_run():
@@ -20,7 +21,7 @@ def test_compose_runs_the_kafka_that_the_tests_run():
 def test_every_setting_in_compose_and_dockerfile_is_one_of_ours():
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     names = {word.split("=")[0] for word in dockerfile.split() if word.startswith("STACKNORM_")}
-    for service in COMPOSE["services"].values():
+    for service in (*COMPOSE["services"].values(), *SECURED["services"].values()):
         names |= {name for name in service["environment"] if name.startswith("STACKNORM_")}
     assert names
     for name in names:
@@ -34,3 +35,13 @@ def test_workers_run_without_rights():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
     assert "USER 10001" in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_secrets_come_from_files_that_are_mounted():
+    secrets = {setting.variable for setting in describe_settings() if setting.secret}
+    for name, service in SECURED["services"].items():
+        assert name in COMPOSE["services"]
+        assert not secrets & set(service["environment"])
+        named = [value.removeprefix("/run/secrets/") for value in service["environment"].values() if "/run/" in value]
+        assert set(named) == set(service["secrets"]) <= set(SECURED["secrets"])
+    assert "deploy/secrets/" in (DEPLOY.parent / ".gitignore").read_text().splitlines()

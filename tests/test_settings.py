@@ -40,7 +40,7 @@ def test_instances_differ_unless_named():
     ("text", "problem"),
     [
         ("[topics]\npartitions = 0\n", r"topics.partitions: .* \(given: 0\)"),
-        ("[kafka]\nbootstrap = 'x'\n", r"kafka.bootstrap: Extra inputs are not permitted \(given: 'x'\)"),
+        ("[kafka]\nbootstrap = 'x'\n", r"kafka.bootstrap: Extra inputs are not permitted$"),
         ("processing_guarantee = 'twice'\n", r"processing_guarantee: .*exactly_once.* \(given: 'twice'\)"),
         ("[kafka]\nsession_timeout_ms = 6000\n", "heartbeat_interval_ms = 3000 is over a third"),
         ("[kafka\n", "settings cannot be read"),

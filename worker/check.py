@@ -26,6 +26,9 @@ async def check_topics(settings: Settings) -> AsyncIterator[Finding]:
     bootstrap = settings.kafka.bootstrap_servers
     try:
         found = await describe_topics(settings.kafka, [spec.name for spec in specs])
+    except Misconfigured as error:
+        yield Finding("broker", bootstrap, str(error))
+        return
     except WorkerError as error:
         yield Finding("broker", bootstrap, f"{error}; is kafka.bootstrap_servers right, and the broker up?")
         return

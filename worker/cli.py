@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stacknorm.errors import StacknormError
+from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
 from worker.errors import Misconfigured, WorkerError
 from worker.records import OutRecord
 from worker.settings import Settings, describe_settings, load_settings
@@ -249,6 +250,24 @@ def show_settings(
     for setting in describe_settings():
         table.add_row(setting.name, setting.default, setting.meaning)
     out.print(table)
+
+
+@app.command()
+def acls(
+    context: typer.Context,
+    duty: Annotated[Duty | None, typer.Argument(help="What the principal does.", show_default=False)] = None,
+    principal: Annotated[str, typer.Option(help="Who does it, as the broker names it.")] = "User:NAME",
+    markdown: Annotated[bool, typer.Option("--markdown", help="All duties, as the table in docs/security.md.")] = False,
+) -> None:
+    """Print the `kafka-acls.sh` commands that allow a principal what its duty needs, and no more."""
+    settings = _settings(context)
+    if markdown:
+        print(render_table(settings))  # noqa: T201 -- the output of this command
+        return
+    for each in Duty if duty is None else (duty,):
+        print(f"# {each}: {MEANINGS[each]}")  # noqa: T201 -- the output of this command
+        grants = list_grants(each, settings)
+        print("\n".join(render_commands(grants, principal, settings.kafka.bootstrap_servers)))  # noqa: T201 -- likewise
 
 
 def render_settings() -> str:

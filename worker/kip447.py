@@ -231,12 +231,10 @@ class FencedProducer(AIOKafkaProducer):
 
     @property
     def fatal_error(self) -> Exception | None:
-        """What ended this producer for good, if something did."""
-        if not self._txn_manager.is_fatal_error():
-            return None
+        """What ended this producer or its transaction; what aiokafka raises may only say that none is open."""
         waiter = self._txn_manager.wait_for_transaction_end()
         error: Exception | None = waiter.exception() if waiter is not None and waiter.done() else None
-        return error or KafkaError("the producer failed")
+        return error or (KafkaError("the producer failed") if self._txn_manager.is_fatal_error() else None)
 
     async def send_offsets_to_transaction(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_id: str

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 REPEAT_SECONDS = 10.0
 
@@ -23,10 +24,13 @@ def configure_logging(level: str, log_format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     )
     renderers: tuple[Callable[..., Any], ...]
+    tracebacks: Any  # without the values of variables: one may be a secret
     if log_format == "json":
-        renderers = (structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_dump))
+        tracebacks = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        renderers = (tracebacks, structlog.processors.JSONRenderer(serializer=_dump))
     else:
-        renderers = (structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),)
+        tracebacks = structlog.dev.RichTracebackFormatter(show_locals=False)
+        renderers = (structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=tracebacks),)
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -8,56 +8,19 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from worker.codec import InputRules
 from worker.errors import Misconfigured
+from worker.kafka_settings import KafkaSettings, Positive, Section
 from worker.surge.rules import Rules
 from worker.topics import Topics, TopicSpec, plan_topics
 from worker.units import UnitLimits
 
 FENCE_MARGIN_MS = 10_000  # the broker looks for transactions past their time-out every ten seconds
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A table of the settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class KafkaSettings(Section):
-    """The connection, and the times after which the broker gives up on us."""
-
-    bootstrap_servers: str = "127.0.0.1:9092"
-    """Brokers to start from, ``host:port`` separated by commas."""
-    client_id: str = "stacknorm"
-    """How we are named in the broker's logs and in `status`, together with the instance."""
-    session_timeout_ms: Positive = 45_000
-    """A member that is silent for so long has lost its partitions."""
-    heartbeat_interval_ms: Positive = 3_000
-    """How often a member says that it lives; at most a third of the session time-out."""
-    max_poll_interval_ms: Positive = 300_000
-    """A member that does not fetch for so long has lost its partitions."""
-    rebalance_timeout_ms: Positive = 60_000
-    """How long a rebalance waits for a member; more than the slowest commit takes."""
-    transaction_timeout_ms: Positive = 15_000
-    """The broker aborts a transaction open for so long; a dead worker's readers wait for it."""
-    request_timeout_ms: Positive = 40_000
-    """How long an answer may take."""
-
-    @model_validator(mode="after")
-    def _times_fit(self) -> Self:
-        if 3 * self.heartbeat_interval_ms > self.session_timeout_ms:
-            raise ValueError(
-                f"heartbeat_interval_ms = {self.heartbeat_interval_ms} is over a third of "
-                f"session_timeout_ms = {self.session_timeout_ms}"
-            )
-        return self
 
 
 class TopicSettings(Section):
@@ -156,6 +119,7 @@ class Settings(BaseSettings):
         env_prefix="STACKNORM_",
         env_nested_delimiter="__",
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
@@ -190,9 +154,9 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     def to_environment(self) -> dict[str, str]:
-        """The environment variables that give another process these settings; none for what is not set."""
+        """The environment variables that give another process these settings, secrets too; none for what is not set."""
         found = {each.variable: _look_up(self, each.name) for each in describe_settings()}
-        return {variable: str(value) for variable, value in found.items() if value is not None}
+        return {variable: _reveal(value) for variable, value in found.items() if value is not None}
 
     @property
     def exactly_once(self) -> bool:
@@ -262,6 +226,7 @@ class Described:
     name: str
     default: str
     meaning: str
+    secret: bool = False
 
     @property
     def variable(self) -> str:
@@ -277,7 +242,8 @@ def describe_settings(model: type[BaseModel] = Settings, prefix: str = "") -> It
             yield from describe_settings(section, f"{prefix}{name}.")
         else:
             default = "random" if field.default_factory else str(field.default)
-            yield Described(prefix + name, default, field.description or "")
+            secret = SecretStr in get_args(field.annotation)
+            yield Described(prefix + name, default, field.description or "", secret)
 
 
 def _look_up(settings: Settings, name: str) -> object:
@@ -287,10 +253,22 @@ def _look_up(settings: Settings, name: str) -> object:
     return value
 
 
+def _reveal(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
 def _explain(error: ValidationError) -> str:
+    """What is wrong, setting by setting; a value is shown only where it can be no secret."""
     lines = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
-        given = "" if problem["type"] in {"missing", "value_error"} else f" (given: {problem['input']!r})"
+        hidden = problem["type"] in {"missing", "value_error"} or _may_be_secret(name)
+        given = "" if hidden else f" (given: {problem['input']!r})"
         lines.append(f"{name or 'settings'}: {problem['msg']}{given}")
     return "; ".join(lines)
+
+
+def _may_be_secret(name: str) -> bool:
+    """Whether a setting may hold a secret: it is one, it is a table, or it is none of ours, such as a misspelt one."""
+    described = {each.name: each.secret for each in describe_settings()}
+    return described.get(name, True)

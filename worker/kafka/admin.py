@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiokafka import errors
@@ -10,9 +10,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
+from worker.errors import Fatal, Misconfigured
 from worker.kafka.connection import close_client, connection_settings, make_consumer
-from worker.kafka.verdicts import KAFKA_ERRORS, translate
-from worker.settings import KafkaSettings
+from worker.kafka.refusal import find_refusal
+from worker.kafka.verdicts import DENIALS, KAFKA_ERRORS, MEND_OF_DENIAL, translate
+from worker.kafka_settings import KafkaSettings
 from worker.topics import TopicSpec, TopicState
 
 PROPAGATION_SECONDS = 30.0
@@ -26,7 +28,8 @@ async def administration(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCli
         await admin.start()
         yield admin
     except KAFKA_ERRORS as error:
-        raise translate(error) from error
+        verdict = translate(error)
+        raise (verdict if isinstance(verdict, Fatal) else await find_refusal(admin) or verdict) from error
     finally:
         await admin.close()
 
@@ -47,6 +50,8 @@ async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replic
             kind = errors.for_code(code)
             if kind is errors.NoError:
                 created.append(name)
+            elif kind in DENIALS:
+                raise Misconfigured(f"cannot create topic {name}: {kind.__name__}; {MEND_OF_DENIAL}")
             elif kind is not errors.TopicAlreadyExistsError:
                 raise kind(f"cannot create topic {name}: {message}")
         async with asyncio.timeout(PROPAGATION_SECONDS):
@@ -70,10 +75,13 @@ async def describe_topics(kafka: KafkaSettings, names: Sequence[str]) -> dict[st
         WorkerError: as `translate` says.
     """
     async with administration(kafka) as admin:
-        described = [topic for topic in await admin.describe_topics(list(names)) if not topic["error_code"]]
+        answered = await admin.describe_topics(list(names))
+        _refuse_denied({topic["topic"]: topic["error_code"] for topic in answered}, "Describe")
+        described = [topic for topic in answered if not topic["error_code"]]
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic["topic"]) for topic in described]
         config: dict[str, dict[str, str]] = {}
         for answer in await admin.describe_configs(resources):
+            _refuse_denied({name: code for code, _, _, name, _ in answer.resources}, "DescribeConfigs")
             for _, _, _, name, entries in answer.resources:
                 config[name] = {entry[0]: entry[1] for entry in entries}
         return {
@@ -85,6 +93,12 @@ async def describe_topics(kafka: KafkaSettings, names: Sequence[str]) -> dict[st
             )
             for topic in described
         }
+
+
+def _refuse_denied(codes: Mapping[str, int], operation: str) -> None:
+    denied = [name for name, code in codes.items() if errors.for_code(code) in DENIALS]
+    if denied:
+        raise Misconfigured(f"not authorised to {operation} topic {', '.join(sorted(denied))}; {MEND_OF_DENIAL}")
 
 
 class Lag(NamedTuple):

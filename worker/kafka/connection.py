@@ -9,10 +9,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from worker.errors import Fatal
+from worker.kafka.refusal import find_refusal
 from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.kafka_settings import KafkaSettings
 from worker.log import get_logger
 from worker.records import Record
-from worker.settings import KafkaSettings
 
 CONNECT_ATTEMPT_SECONDS = 15.0
 CONNECT_PAUSE_SECONDS = 1.0
@@ -38,8 +39,20 @@ class Committed:
 
 
 def connection_settings(kafka: KafkaSettings) -> dict[str, Any]:
-    """What every client is told."""
+    """What every client is told; secrets and certificates as their files are now.
+
+    Raises:
+        Misconfigured: one of these files cannot be used.
+    """
+    login = {
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "sasl_plain_username": kafka.sasl_username,
+        "sasl_plain_password": kafka.read_password(),
+    }
     return {
+        "security_protocol": kafka.security_protocol,
+        "ssl_context": kafka.make_ssl_context() if kafka.encrypts else None,
+        **(login if kafka.logs_in else {}),
         "bootstrap_servers": kafka.bootstrap_servers.split(","),
         "client_id": kafka.client_id,
         "request_timeout_ms": kafka.request_timeout_ms,
@@ -88,7 +101,7 @@ async def connect(make: Callable[[], AnyClient], role: str) -> AnyClient:
     """Start a client; while the broker is away say so and try again, for ever.
 
     Raises:
-        Fatal: it will not come right by waiting.
+        Fatal: it will not come right by waiting, such as a broker that is there and refuses us.
     """
     attempt = 0
     while True:
@@ -99,7 +112,7 @@ async def connect(make: Callable[[], AnyClient], role: str) -> AnyClient:
                 await client.start()
         except KAFKA_ERRORS as error:
             await close_client(client)
-            verdict = translate(error)
+            verdict = await find_refusal(client) or translate(error)
             if isinstance(verdict, Fatal):
                 raise verdict from error
             if attempt & (attempt - 1) == 0 or attempt % SAID_EVERY_ATTEMPTS == 0:

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from aiokafka import errors
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from worker.kafka.admin import administration
-from worker.settings import KafkaSettings
+from worker.kafka.verdicts import DENIALS, translate
+from worker.kafka_settings import KafkaSettings
 
-MEMBERS = 5  # the field of a described group that holds its members
+ERROR_CODE, MEMBERS = 0, 5  # fields of a described group
 
 
 class Owner(NamedTuple):
@@ -27,6 +29,8 @@ async def read_owners(kafka: KafkaSettings, group: str, topic: str) -> dict[int,
         (answer,) = await admin.describe_consumer_groups([group])
     owners: dict[int, Owner] = {}
     (described,) = answer.groups
+    if (error := errors.for_code(described[ERROR_CODE])) in DENIALS:
+        raise translate(error(group))
     for _member_id, client_id, client_host, _metadata, assignment, *_ in described[MEMBERS]:
         if assignment:
             for partition in _owned(assignment, topic):

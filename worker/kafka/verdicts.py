@@ -1,6 +1,7 @@
 """What aiokafka's errors mean for us: one table, and a test that it misses none."""
 
 from aiokafka import errors
+from aiokafka.structs import TopicPartition
 
 from worker import kip447
 from worker.errors import Fatal, Fenced, Misconfigured, Retriable, WorkerError
@@ -141,6 +142,17 @@ _VERDICTS: dict[type[Exception], type[WorkerError]] = {
 KAFKA_ERRORS = (TimeoutError, errors.KafkaError, errors.ConsumerStoppedError, errors.IllegalOperation)
 
 
+DENIALS: dict[type[Exception], str] = {
+    errors.TopicAuthorizationFailedError: "topic",
+    errors.GroupAuthorizationFailedError: "group",
+    errors.TransactionalIdAuthorizationFailed: "transactional id",
+    errors.ClusterAuthorizationFailedError: "the cluster",
+}
+"""Errors that say that the user lacks an ACL, and on what kind of resource."""
+
+MEND_OF_DENIAL = "grant the user the ACLs that `stacknorm-worker acls` lists for what it does"
+
+
 def translate(error: Exception) -> WorkerError:
     """What an error of aiokafka, or a time-out of ours, means; to be raised ``from`` it.
 
@@ -148,5 +160,15 @@ def translate(error: Exception) -> WorkerError:
     """
     if type(error) is errors.KafkaError and isinstance(error.__cause__, Exception):
         return translate(error.__cause__)
+    if type(error) in DENIALS:
+        return Misconfigured(f"not authorised on {DENIALS[type(error)]} {_name(error)}; {MEND_OF_DENIAL}")
     verdict = next((_VERDICTS[each] for each in type(error).__mro__ if each in _VERDICTS), Fenced)
     return verdict(str(error) or type(error).__name__)
+
+
+def _name(error: Exception) -> str:
+    """The resource that an error names: aiokafka gives a name, a place, a set of names, or none."""
+    named = error.args[0] if error.args else "that it does not name"
+    if isinstance(named, TopicPartition):
+        named = named.topic
+    return ", ".join(sorted(map(str, named))) if isinstance(named, set | frozenset) else str(named)
