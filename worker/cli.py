@@ -65,16 +65,18 @@ def prepare(
 
 
 def _settings(context: typer.Context) -> Settings:
+    """The settings; what libraries complain of is not shown, since a command says itself what is wrong."""
+    from worker.log import configure_logging
+
+    configure_logging("critical", "console")
     return load_settings(context.find_root().obj)
 
 
 async def _settings_of_a_running_system(context: typer.Context) -> Settings:
     """The settings, once the topics they name are known to be there as they must be."""
     from worker.check import require_topics
-    from worker.log import configure_logging
 
     settings = _settings(context)
-    configure_logging("critical", "console")
     await require_topics(settings)
     return settings
 

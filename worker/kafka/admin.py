@@ -44,14 +44,14 @@ async def create_topics(kafka: KafkaSettings, specs: Iterable[TopicSpec], replic
         NewTopic(spec.name, spec.partitions, replication_factor, topic_configs=dict(spec.config)) for spec in specs
     ]
     async with administration(kafka) as admin:
+        await admin.describe_cluster()  # else a controller under a name that cannot be dialled is waited for
         answer = await admin.create_topics(topics)
+        _refuse_denied({name: code for name, code, _ in answer.topic_errors}, "Create")
         created = []
         for name, code, message in answer.topic_errors:
             kind = errors.for_code(code)
             if kind is errors.NoError:
                 created.append(name)
-            elif kind in DENIALS:
-                raise Misconfigured(f"cannot create topic {name}: {kind.__name__}; {MEND_OF_DENIAL}")
             elif kind is not errors.TopicAlreadyExistsError:
                 raise kind(f"cannot create topic {name}: {message}")
         async with asyncio.timeout(PROPAGATION_SECONDS):
