@@ -13,7 +13,7 @@ from stacknorm.prediction import EntityPrediction, Prediction, TaskPrediction
 from worker.codec import HEARTBEAT_HEADER, InputRules, to_ms
 from worker.deterministic import DeterministicEngine
 from worker.errors import Fatal, Misconfigured
-from worker.labeller import ENTITY_TASK, LabelledRun, advance_clock, check_engine, label_unit
+from worker.labeller import CANARY, ENTITY_TASK, LabelledRun, advance_clock, check_engine, label_unit
 from worker.records import Record
 from worker.units import Run, Unit
 
@@ -79,6 +79,51 @@ def test_one_text_that_the_engine_cannot_take_does_not_sink_its_neighbours():
         (2, "model", 2),
         (3, "json", 1),
     ]
+
+
+def test_a_text_is_tried_with_its_unit_and_once_more_alone_and_then_no_more():
+    asked: list[str] = []
+
+    class Listening(Picky):
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
+            asked.extend(texts)
+            return super().predict(texts)
+
+    run = label(raw(1, title="fine"), raw(2, title="cursed"), engine=Listening("cursed"))
+    assert (asked.count("cursed"), asked.count("fine"), asked.count(CANARY)) == (2, 2, 1)
+    assert [letter.attempts for letter in run.dead] == [2]
+    (letter,) = label(raw(1, title="cursed"), engine=Picky("cursed")).dead
+    assert letter.attempts == 2
+
+
+def test_an_answer_that_no_event_can_hold_is_the_dead_letter_of_its_item_alone():
+    class Odd(DeterministicEngine):
+        def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
+            return [
+                replace(prediction, tasks={}) if text == "odd" else prediction
+                for text, prediction in zip(texts, super().predict(texts), strict=True)
+            ]
+
+    run = label(raw(1, title="fine"), raw(2, title="odd"), raw(3, title="good"), engine=Odd())
+    assert [event.title for event in run.events] == ["fine", "good"]
+    assert [(each.kind, each.attempts, each.reason) for each in run.dead] == [("model", 1, "KeyError: 'sentiment'")]
+
+
+def test_a_dead_letter_of_the_stack_carries_the_record_whole():
+    record = replace(raw(9, NOW_MS - 77, title="cursed"), key=b"\x01", headers=(("trace", b"\xfe"), ("none", None)))
+    (letter,) = label(record, engine=Picky("cursed")).dead
+    assert (letter.key, letter.value, letter.headers) == (record.key, record.value, record.headers)
+    assert (letter.input.topic, letter.input.partition, letter.input.offset) == ("news.raw", 0, 9)
+    assert (letter.timestamp_ms, letter.failed_at, letter.kind) == (NOW_MS - 77, NOW, "model")
+    assert letter.reason == "RuntimeError: cannot read 'cursed'"
+
+
+def test_outcomes_are_told_in_the_order_of_the_records_without_heartbeats():
+    run = label(
+        raw(1, value=b"{"), raw(2, title="a"), raw(3, headers=((HEARTBEAT_HEADER, b"1"),)), raw(4, title="cursed"),
+        engine=Picky("cursed"),
+    )  # fmt: skip
+    assert [outcome and outcome.kind for outcome in run.outcomes] == ["json", None, "model"]
 
 
 def test_an_engine_that_fails_on_a_plain_sentence_is_fatal():

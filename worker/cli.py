@@ -15,6 +15,7 @@ from rich.table import Table
 
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
+from worker.dlq.cli import dlq_app
 from worker.errors import Misconfigured, WorkerError
 from worker.records import OutRecord
 from worker.settings import Settings, describe_settings, load_settings
@@ -32,6 +33,7 @@ topics_app = typer.Typer(help="Make the topics as they must be, or show how they
 feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
+app.add_typer(dlq_app, name="dlq")
 
 PIPE_WIDTH = 120  # where there is no terminal to ask
 

@@ -85,8 +85,8 @@ def identify(item: NewsItem, source: str) -> str:
     return "h-" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def event_id(record: Record) -> str:
-    """The id of the event made from this record; the same whenever and by whomever it is made."""
+def event_id(record: Record | InputRef) -> str:
+    """The id of the event made from this record, its coordinates; the same whenever and by whomever it is made."""
     return f"{record.topic}-{record.partition}-{record.offset}"
 
 

@@ -19,6 +19,7 @@ from worker.units import Unit
 
 CANARY = "Shares rose after the company raised its outlook."
 BEST_TOPICS = 5
+MAX_REASON_CHARS = 500
 ENTITY_TASK = "entity-sentiment"
 """The task whose answers are the sentiment of an event's entities, where a stack has it."""
 MODEL_ERRORS = (ArithmeticError, LookupError, RuntimeError, StacknormError, TypeError, ValueError)
@@ -47,6 +48,13 @@ class LabelledRun:
     clock_ms: int | None
     events: tuple[LabelledEvent, ...]
     dead: tuple[DeadLetter, ...]
+
+    @property
+    def outcomes(self) -> list[DeadLetter | None]:
+        """In the order of the records, what became of each that held an item: a dead letter, or None for an event."""
+        made: list[LabelledEvent | DeadLetter] = [*self.events, *self.dead]
+        made.sort(key=lambda each: each.input.offset)
+        return [each if isinstance(each, DeadLetter) else None for each in made]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +120,18 @@ def label_unit(
         for partition, run in unit.runs.items()
     }
     asked = [entry for entries, _, _ in read.values() for entry in entries if entry.abstain_because is None]
-    verdicts = iter(_predict(engine, asked))
+    answers, attempts = _predict(engine, asked)
+    verdicts = iter(answers)
     stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
     labelled = {}
     for partition, (entries, dead, clock_ms) in read.items():
         events = []
         for entry in entries:
             verdict = None if entry.abstain_because else next(verdicts)
-            if isinstance(verdict, Rejected):
-                dead.append(codec.make_dead_letter(entry.record, verdict, now, attempts=2))
-            else:
+            try:
                 events.append(_make_event(entry, verdict, stack, now))
+            except Rejected as rejected:
+                dead.append(codec.make_dead_letter(entry.record, rejected, now, attempts))
         dead.sort(key=lambda letter: letter.input.offset)
         labelled[partition] = LabelledRun(unit.runs[partition].next_offset, clock_ms, tuple(events), tuple(dead))
     return labelled
@@ -165,14 +174,15 @@ def _why_abstain(item: NewsItem, languages: Sequence[str]) -> str | None:
     return None
 
 
-def _predict(engine: Engine, entries: Sequence[_Entry]) -> list[Prediction | Rejected]:
+def _predict(engine: Engine, entries: Sequence[_Entry]) -> tuple[list[Prediction | Rejected], int]:
+    """What the engine says of each, and how often it was asked: with all others, and once more alone if that failed."""
     if not entries:
-        return []
+        return [], 1
     try:
-        return list(_predict_all(engine, entries))
+        return list(_predict_all(engine, entries)), 1
     except MODEL_ERRORS as error:
         _check_canary(engine, error)
-        return [_predict_alone(engine, entry) for entry in entries]
+        return [_predict_alone(engine, entry) for entry in entries], 2
 
 
 def _predict_all(engine: Engine, entries: Sequence[_Entry]) -> list[Prediction]:
@@ -193,10 +203,30 @@ def _predict_alone(engine: Engine, entry: _Entry) -> Prediction | Rejected:
     try:
         return _predict_all(engine, [entry])[0]
     except MODEL_ERRORS as error:
-        return Rejected("model", f"{type(error).__name__}: {error}"[:500])
+        return _model_rejection(error)
 
 
-def _make_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, labelled_at: datetime) -> LabelledEvent:
+def _model_rejection(error: Exception) -> Rejected:
+    return Rejected("model", f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS])
+
+
+def _make_event(
+    entry: _Entry, verdict: Prediction | Rejected | None, stack: StackRef, labelled_at: datetime
+) -> LabelledEvent:
+    """The event of an item.
+
+    Raises:
+        Rejected: the engine could not read it, or has said what no event can hold.
+    """
+    if isinstance(verdict, Rejected):
+        raise verdict
+    try:
+        return _fill_event(entry, verdict, stack, labelled_at)
+    except MODEL_ERRORS as error:
+        raise _model_rejection(error) from error
+
+
+def _fill_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, labelled_at: datetime) -> LabelledEvent:
     record, item = entry.record, entry.item
     source = item.source or record.topic
     because = prediction.abstained_because if prediction else entry.abstain_because

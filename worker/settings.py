@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from worker.breaker import BreakerRules
 from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
@@ -83,6 +84,23 @@ class InputSettings(Section):
     """A longer text is a dead letter."""
 
 
+class DeadLetterSettings(Section):
+    """When a worker stops instead of writing dead letters."""
+
+    window_records: Positive = 1000
+    """How many of the last records are looked at; heartbeats are not counted."""
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A worker stops before more than this share of them become dead letters; 0: never."""
+    min_letters: Positive = 100
+    """It does not stop for fewer dead letters than these."""
+
+    @model_validator(mode="after")
+    def _window_holds_enough(self) -> Self:
+        if self.min_letters > self.window_records:
+            raise ValueError(f"min_letters = {self.min_letters} is over window_records = {self.window_records}")
+        return self
+
+
 class SurgeSettings(Section):
     """The alarm: how many false ones a day are worth it."""
 
@@ -137,6 +155,7 @@ class Settings(BaseSettings):
     input: InputSettings = InputSettings()
     engine: EngineSettings = EngineSettings()
     unit: UnitSettings = UnitSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     surge: SurgeSettings = SurgeSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -192,6 +211,13 @@ class Settings(BaseSettings):
     def input_rules(self) -> InputRules:
         """How raw records are read."""
         return InputRules(self.input.format, self.input.max_value_bytes, self.input.max_text_chars)
+
+    @property
+    def breaker_rules(self) -> BreakerRules:
+        """When so many dead letters stop a worker."""
+        return BreakerRules(
+            self.dead_letters.window_records, self.dead_letters.max_share, self.dead_letters.min_letters
+        )
 
     @property
     def rules(self) -> Rules:

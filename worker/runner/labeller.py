@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from schemas.events import StackRef
+from worker.breaker import Breaker
 from worker.codec import to_ms
 from worker.errors import Abortable, Fatal, Fenced
 from worker.kafka.connection import CLOSE_SECONDS
@@ -104,6 +105,7 @@ class Labeller:
             else AtLeastOnceSink(settings.kafka, self.source, "labeller")
         )
         self._thread = ComputeThread("labeller")
+        self._breaker = Breaker(settings.breaker_rules)
         self._held: Tenure | None = None
         self._delivering: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -186,6 +188,7 @@ class Labeller:
 
         labelled = await self._thread.run(work)
         LABEL_SECONDS.observe(labelled.seconds)
+        self._breaker.watch(outcome for run in labelled.runs.values() for outcome in run.outcomes)
         return labelled
 
     # Delivering
