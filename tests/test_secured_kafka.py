@@ -203,6 +203,10 @@ async def test_with_exactly_their_acls_all_duties_are_done(secured: Secured, pre
         assert b"Acme beats" in (last[Place(topics.labelled, 0)].value or b"")
     status = await read_status(viewer, datetime.now(UTC))
     assert [partition.lag.records for partition in status.partitions] == [0, 0]
+    for arguments, duty in (("dlq list", Duty.viewer), ("dlq redrive", Duty.redrive)):
+        environment = environment_for(secured, prefix, sasl_username=duty) | {"STACKNORM_GROUP_PREFIX": "group"}
+        found, said = await command(arguments, environment)
+        assert found == 0, said
 
 
 @pytest.mark.timeout(90)
