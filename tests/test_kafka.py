@@ -19,8 +19,8 @@ from worker.kafka.reader import LogReader
 from worker.kafka.sink import AtLeastOnceSink, Delivery, Ending, TransactionalSink, Writer
 from worker.kafka.source import GroupLease, GroupSource, Ownership, choose_start
 from worker.kafka.verdicts import _VERDICTS, translate
+from worker.kafka_settings import KafkaSettings
 from worker.records import OutRecord, Record
-from worker.settings import KafkaSettings
 from worker.topics import Topics, TopicSpec, find_differences, plan_topics
 
 PARTITIONS = 2
