@@ -222,7 +222,7 @@ async def test_a_second_producer_with_the_same_id_fences_the_first_and_finishes_
     await (await old._producing.producer.send(f"{prefix}out", b"open", partition=0))
     new = await started(stack, TransactionalSink(kafka, f"{prefix}p", "detector"))
     with pytest.raises(Fenced):
-        await old._commit()
+        await old._commit(old._producing.producer)
     await new.deliver(Delivery(records(prefix, b"after")))
     assert await read_all(kafka, f"{prefix}out") == [b"before", b"after"]
 

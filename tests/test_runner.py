@@ -25,6 +25,7 @@ from worker.kafka.admin import create_topics, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
 from worker.kafka.sink import Delivery, Sink, Writer
+from worker.kafka_settings import KafkaSettings
 from worker.kip447 import fetch_committed
 from worker.records import OutRecord, PartitionClock, Record
 from worker.runner.clocks import recall_clocks
@@ -33,7 +34,7 @@ from worker.runner.detector import run_detector
 from worker.runner.labeller import Labeller, run_labeller
 from worker.runner.tasks import run_until_first
 from worker.runner.vitals import Vitals
-from worker.settings import KafkaSettings, Settings, TopicSettings, UnitSettings
+from worker.settings import Settings, TopicSettings, UnitSettings
 from worker.surge.rules import Rules
 
 PARTITIONS = 2

@@ -230,7 +230,7 @@ class FencedProducer(AIOKafkaProducer):
         )
 
     @property
-    def fatal_error(self) -> Exception | None:
+    def failure(self) -> Exception | None:
         """What ended this producer or its transaction; what aiokafka raises may only say that none is open."""
         waiter = self._txn_manager.wait_for_transaction_end()
         error: Exception | None = waiter.exception() if waiter is not None and waiter.done() else None

@@ -11,7 +11,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition
 
 from worker.errors import Fatal, Misconfigured
-from worker.kafka.connection import close_client, connection_settings, make_consumer
+from worker.kafka.clients import AiokafkaClients
+from worker.kafka.connection import close_client, connection_settings
 from worker.kafka.refusal import find_refusal
 from worker.kafka.verdicts import DENIALS, KAFKA_ERRORS, MEND_OF_DENIAL, translate
 from worker.kafka_settings import KafkaSettings
@@ -121,11 +122,11 @@ async def read_lag(kafka: KafkaSettings, group: str, topic: str, partitions: int
         WorkerError: as `translate` says.
     """
     places = [TopicPartition(topic, partition) for partition in range(partitions)]
-    consumer = make_consumer(kafka, group_id=group)
+    clients = AiokafkaClients(kafka)
+    consumer = clients.make_consumer(group_id=group)
     try:
         await consumer.start()
-        coordinator = consumer._coordinator  # noqa: SLF001 -- the public way asks for one partition at a time
-        committed = await coordinator.fetch_committed_offsets(places)
+        committed = await clients.fetch_committed(consumer, places, stable=False)
         first = await consumer.beginning_offsets(places)
         last = await consumer.end_offsets(places)
     except KAFKA_ERRORS as error:

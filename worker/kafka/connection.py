@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 
 from worker.errors import Fatal
@@ -60,30 +60,6 @@ def connection_settings(kafka: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def make_consumer(kafka: KafkaSettings, **settings: Any) -> AIOKafkaConsumer:
-    """A consumer that reads what is committed and commits nothing by itself."""
-    return AIOKafkaConsumer(
-        **connection_settings(kafka),
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        check_crcs=True,
-        **settings,
-    )
-
-
-def make_member(kafka: KafkaSettings, group: str, **settings: Any) -> AIOKafkaConsumer:
-    """A consumer that lives in a group."""
-    return make_consumer(
-        kafka,
-        group_id=group,
-        session_timeout_ms=kafka.session_timeout_ms,
-        heartbeat_interval_ms=kafka.heartbeat_interval_ms,
-        max_poll_interval_ms=kafka.max_poll_interval_ms,
-        rebalance_timeout_ms=kafka.rebalance_timeout_ms,  # aiokafka's default is the session time-out
-        **settings,
-    )
-
-
 class Client(Protocol):
     """Any of aiokafka's clients."""
 
@@ -131,7 +107,7 @@ async def await_broker(kafka: KafkaSettings) -> None:
     Raises:
         Fatal: it will not come right by waiting.
     """
-    await close_client(await connect(lambda: make_consumer(kafka), "start"))
+    await close_client(await connect(lambda: AIOKafkaConsumer(**connection_settings(kafka)), "start"))
 
 
 async def close_client(client: Client) -> bool:
@@ -145,23 +121,6 @@ async def close_client(client: Client) -> bool:
             raise
     except (AssertionError, *KAFKA_ERRORS) as error:
         log.warning("kafka.close_failed", client=type(client).__name__, error=str(error) or "time-out")
-        return False
-    return True
-
-
-async def abandon_producer(producer: AIOKafkaProducer) -> bool:
-    """Close a producer without flushing, which would wait for the broker; False when even that hung."""
-    producer._closed = True  # noqa: SLF001 -- aiokafka's own stop flushes
-    sending = producer._sender.sender_task  # noqa: SLF001
-    for _ in range(3):  # aiokafka's sender first waits for what it has begun
-        if sending is None or sending.done():
-            break
-        sending.cancel()
-        await asyncio.wait([sending], timeout=CONNECT_PAUSE_SECONDS)
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await producer.client.close()
-    except KAFKA_ERRORS:
         return False
     return True
 

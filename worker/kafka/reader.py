@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from worker.kafka.connection import Place, close_client, connect, make_consumer, to_record
+from worker.kafka.clients import AiokafkaClients, MakeClients
+from worker.kafka.connection import Place, close_client, connect, to_record
 from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.kafka_settings import KafkaSettings
 from worker.records import Record
-from worker.settings import KafkaSettings
 
 FETCH_WAIT_MS = 100  # after a new assignment the broker first ends the wait of the old one
 LAST_WINDOW = 100
@@ -19,15 +20,15 @@ READ_SECONDS = 0.1  # a fetch that finds only markers moves the position and wai
 class LogReader:
     """Reads partitions by number, read_committed, without a group. Owned by one event loop; one task fetches."""
 
-    def __init__(self, kafka: KafkaSettings, role: str) -> None:
-        self._kafka = kafka
+    def __init__(self, kafka: KafkaSettings, role: str, make_clients: MakeClients = AiokafkaClients) -> None:
+        self._clients = make_clients(kafka)
         self._role = role
         self._client: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
         """Connect; waits for the broker as long as it takes."""
         self._client = await connect(
-            lambda: make_consumer(self._kafka, auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS), self._role
+            lambda: self._clients.make_consumer(auto_offset_reset="none", fetch_max_wait_ms=FETCH_WAIT_MS), self._role
         )
 
     async def stop(self) -> bool:

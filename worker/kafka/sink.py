@@ -7,28 +7,16 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer, errors
 
-from worker import kip447
 from worker.errors import Abortable, Fenced, Retriable, WorkerError
-from worker.kafka.connection import (
-    CLOSE_SECONDS,
-    Committed,
-    Place,
-    abandon_producer,
-    close_client,
-    connect,
-    connection_settings,
-    to_kafka,
-)
+from worker.kafka.clients import AiokafkaClients, Clients, MakeClients
+from worker.kafka.connection import CLOSE_SECONDS, Committed, Place, close_client, connect, to_kafka
 from worker.kafka.source import GroupSource
 from worker.kafka.verdicts import KAFKA_ERRORS, translate
-from worker.kip447 import FencedProducer, Membership
+from worker.kafka_settings import KafkaSettings
+from worker.kip447 import Membership
 from worker.log import get_logger
 from worker.metrics import PRODUCER_REPLACED
 from worker.records import OutRecord
-from worker.settings import KafkaSettings
-from worker.topics import MAX_MESSAGE_BYTES
-
-MAX_BATCH_BYTES = 512 << 10  # aiokafka has one request in flight a node: a unit's run should fit in one batch
 
 log = get_logger()
 
@@ -72,16 +60,6 @@ class Sink(Protocol):
         """
 
 
-def _producer_settings(kafka: KafkaSettings) -> dict[str, Any]:
-    return connection_settings(kafka) | {
-        "acks": "all",
-        "enable_idempotence": True,
-        "compression_type": "lz4",  # on the event loop: gzip would hold it ten times as long as zstd, lz4 a tenth
-        "max_batch_size": MAX_BATCH_BYTES,
-        "max_request_size": MAX_MESSAGE_BYTES,
-    }
-
-
 async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) -> dict[Place, int]:
     """Send, and await every one: aiokafka commits a transaction although a send has failed."""
     waiting: list[asyncio.Future[Any]] = []
@@ -113,9 +91,10 @@ async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) ->
 class _Producing:
     """A producer that is let go when it can no longer be trusted; ``start`` then makes the next one."""
 
-    def __init__(self, make: Callable[[], AIOKafkaProducer], role: str) -> None:
-        self._make = make
+    def __init__(self, clients: Clients, role: str, transactional_id: str | None = None) -> None:
+        self.clients = clients
         self._role = role
+        self._transactional_id = transactional_id
         self._producer: AIOKafkaProducer | None = None
         self._abandoned: set[asyncio.Task[bool]] = set()
 
@@ -126,15 +105,16 @@ class _Producing:
 
     async def start(self) -> None:
         if self._producer is None:
-            self._producer = await connect(self._make, self._role)
+            self._producer = await connect(lambda: self.clients.make_producer(self._transactional_id), self._role)
 
-    def discard(self, cause: Exception) -> None:
+    def discard(self, producer: AIOKafkaProducer, cause: Exception) -> None:
         PRODUCER_REPLACED.labels(self._role, type(cause).__name__).inc()
         log.warning("producer.discarded", role=self._role, cause=type(cause).__name__, error=str(cause))
-        abandoning = asyncio.create_task(abandon_producer(self.producer))  # its successor need not wait for that
+        abandoning = asyncio.create_task(self.clients.abandon(producer))  # its successor need not wait for that
         self._abandoned.add(abandoning)
         abandoning.add_done_callback(self._abandoned.discard)
-        self._producer = None
+        if self._producer is producer:  # else it was stopped under its delivery
+            self._producer = None
 
     async def stop(self) -> bool:
         closing = [close_client(self._producer)] if self._producer is not None else []
@@ -149,16 +129,11 @@ class TransactionalSink:
     refused membership the producer is let go: aiokafka leaves sequence gaps, and may not tell the broker of an abort.
     """
 
-    def __init__(self, kafka: KafkaSettings, transactional_id: str, role: str) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, transactional_id: str, role: str, make_clients: MakeClients = AiokafkaClients
+    ) -> None:
         self._timeout_seconds = kafka.transaction_timeout_ms / 1000
-        self._producing = _Producing(
-            lambda: FencedProducer(
-                **_producer_settings(kafka),
-                transactional_id=transactional_id,
-                transaction_timeout_ms=kafka.transaction_timeout_ms,
-            ),
-            role,
-        )
+        self._producing = _Producing(make_clients(kafka), role, transactional_id)
 
     async def start(self) -> None:
         """Connect, and fence; waits for the broker as long as it takes.
@@ -167,7 +142,7 @@ class TransactionalSink:
             Misconfigured: the broker is too old to fence stale members.
         """
         await self._producing.start()
-        await kip447.require_fencing(self._producing.producer.client)
+        await self._producing.clients.require_fencing(self._producing.producer)
 
     async def stop(self) -> bool:
         """Disconnect; False when that hung."""
@@ -175,20 +150,20 @@ class TransactionalSink:
 
     async def deliver(self, delivery: Delivery) -> None:
         """See `Sink`."""
+        producer = self._producing.producer
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._fill(delivery)
+                await self._fill(producer, delivery)
         except errors.CommitFailedError as error:
-            await self._abort()
+            await self._abort(producer)
             raise Fenced(str(error)) from error
         except (AssertionError, *KAFKA_ERRORS) as error:
-            cause = self._producing.producer.fatal_error or error
-            self._producing.discard(cause)
+            cause = producer.failure or error
+            self._producing.discard(producer, cause)
             raise _before_commit(cause) from error
-        await self._commit()
+        await self._commit(producer)
 
-    async def _fill(self, delivery: Delivery) -> None:
-        producer = self._producing.producer
+    async def _fill(self, producer: AIOKafkaProducer, delivery: Delivery) -> None:
         await producer.begin_transaction()
         written = await _send_all(producer, delivery.records)
         ending = delivery.end(written)
@@ -196,22 +171,22 @@ class TransactionalSink:
         if ending.offsets:
             await producer.send_offsets_to_transaction(to_kafka(ending.offsets), delivery.membership)
 
-    async def _commit(self) -> None:
+    async def _commit(self, producer: AIOKafkaProducer) -> None:
         """Never cancelled by us: a commit that was cancelled has an unknown outcome."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._producing.producer.commit_transaction()
+                await producer.commit_transaction()
         except (AssertionError, *KAFKA_ERRORS) as error:
-            cause = self._producing.producer.fatal_error or error
-            self._producing.discard(cause)
+            cause = producer.failure or error
+            self._producing.discard(producer, cause)
             raise Fenced(f"the outcome of the commit is unknown: {translate(cause)}") from error
 
-    async def _abort(self) -> None:
+    async def _abort(self, producer: AIOKafkaProducer) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._producing.producer.abort_transaction()
+                await producer.abort_transaction()
         except (AssertionError, *KAFKA_ERRORS) as error:
-            self._producing.discard(error)
+            self._producing.discard(producer, error)
 
 
 def _before_commit(cause: Exception) -> WorkerError:
@@ -224,10 +199,12 @@ def _before_commit(cause: Exception) -> WorkerError:
 class AtLeastOnceSink:
     """The same face without transactions: outputs, then offsets, then marks; a crash between them repeats outputs."""
 
-    def __init__(self, kafka: KafkaSettings, source: GroupSource, role: str) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, source: GroupSource, role: str, make_clients: MakeClients = AiokafkaClients
+    ) -> None:
         self._source = source
         self._timeout_seconds = kafka.transaction_timeout_ms / 1000
-        self._producing = _Producing(lambda: AIOKafkaProducer(**_producer_settings(kafka)), role)
+        self._producing = _Producing(make_clients(kafka), role)
 
     async def start(self) -> None:
         """Connect; waits for the broker as long as it takes."""
@@ -239,15 +216,16 @@ class AtLeastOnceSink:
 
     async def deliver(self, delivery: Delivery) -> None:
         """See `Sink`."""
+        producer = self._producing.producer
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                written = await _send_all(self._producing.producer, delivery.records)
+                written = await _send_all(producer, delivery.records)
                 ending = delivery.end(written)
                 if delivery.membership is not None:
                     await self._source.commit(ending.offsets, delivery.membership)
-                await _send_all(self._producing.producer, ending.marks)
+                await _send_all(producer, ending.marks)
         except KAFKA_ERRORS as error:
-            self._producing.discard(error)
+            self._producing.discard(producer, error)
             raise _before_commit(error) from error
         except Retriable as error:
             raise Abortable(str(error)) from error
@@ -257,7 +235,7 @@ class Writer:
     """Writes records without a transaction, in order, each once as far as the broker can tell: for feeds."""
 
     def __init__(self, kafka: KafkaSettings, role: str) -> None:
-        self._producing = _Producing(lambda: AIOKafkaProducer(**_producer_settings(kafka)), role)
+        self._producing = _Producing(AiokafkaClients(kafka), role)
 
     async def start(self) -> None:
         """Connect; waits for the broker as long as it takes."""
@@ -273,8 +251,9 @@ class Writer:
         Raises:
             WorkerError: as `translate` says; some may have been written. ``start`` again before the next.
         """
+        producer = self._producing.producer
         try:
-            await _send_all(self._producing.producer, records)
+            await _send_all(producer, records)
         except KAFKA_ERRORS as error:
-            self._producing.discard(error)
+            self._producing.discard(producer, error)
             raise translate(error) from error

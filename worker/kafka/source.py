@@ -2,7 +2,6 @@
 # mypy: allow-subclassing-any
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, errors
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import TopicPartition
 
-from worker import kip447
 from worker.errors import Fatal, Fenced, Misconfigured, WorkerError
+from worker.kafka.clients import AiokafkaClients, MakeClients
 from worker.kafka.connection import (
     CONNECT_ATTEMPT_SECONDS,
     CONNECT_PAUSE_SECONDS,
@@ -20,15 +19,14 @@ from worker.kafka.connection import (
     Place,
     close_client,
     connect,
-    make_member,
     to_kafka,
     to_record,
 )
 from worker.kafka.verdicts import KAFKA_ERRORS, translate
+from worker.kafka_settings import KafkaSettings
 from worker.kip447 import Membership
 from worker.log import get_logger
 from worker.records import Record
-from worker.settings import KafkaSettings
 
 NOWHERE = TopicPartition("nowhere", 0)
 
@@ -103,6 +101,7 @@ class GroupSource:
         when_revoked: awaited before partitions are let go; must not raise, and be done well within the rebalance
             time-out.
         recall: asked for the metadata of partitions that have none stored.
+        make_clients: where the connection's clients come from.
     """
 
     def __init__(
@@ -114,8 +113,9 @@ class GroupSource:
         stable: bool,
         when_revoked: Callable[[], Awaitable[None]],
         recall: Callable[[Collection[int]], Awaitable[Mapping[int, str]]],
+        make_clients: MakeClients = AiokafkaClients,
     ) -> None:
-        self._kafka = kafka
+        self._clients = make_clients(kafka)
         self._topic = topic
         self._group = group
         self._stable = stable
@@ -125,7 +125,7 @@ class GroupSource:
         self._epoch = 0
         self._ownership: Ownership | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._idle_since: float | None = time.monotonic()
+        self._idle_since: float | None = None
 
     async def start(self) -> None:
         """Join the group; waits for the broker as long as it takes."""
@@ -145,7 +145,7 @@ class GroupSource:
     @property
     def idle_seconds(self) -> float:
         """Seconds since the last fetch ended; 0 during one. aiokafka's own guard fails once a fetch has raised."""
-        return 0.0 if self._idle_since is None else time.monotonic() - self._idle_since
+        return 0.0 if self._idle_since is None else asyncio.get_running_loop().time() - self._idle_since
 
     async def fetch(self, max_records: int, timeout_seconds: float, *, hold: bool = False) -> list[Record]:
         """Records that have come, of the present ownership; none while the gate is closed.
@@ -168,7 +168,7 @@ class GroupSource:
             await self._rejoin(error)
             return []
         finally:
-            self._idle_since = time.monotonic()
+            self._idle_since = asyncio.get_running_loop().time()
         if self._ownership is None:
             return []
         return [to_record(record) for records in found.values() for record in records]
@@ -194,7 +194,7 @@ class GroupSource:
             Fenced: the membership is no longer ours.
             Retriable: the broker does not answer.
         """
-        current = kip447.membership_of(self._consumer)
+        current = self._clients.membership_of(self._consumer)
         if (current.generation, current.member_id) != (membership.generation, membership.member_id):
             raise Fenced(f"member {membership.member_id} of generation {membership.generation} is not current")
         try:
@@ -210,7 +210,7 @@ class GroupSource:
         return self._client
 
     def _make(self) -> AIOKafkaConsumer:
-        return make_member(self._kafka, self._group, auto_offset_reset="none")
+        return self._clients.make_member(self._group, auto_offset_reset="none")
 
     async def _on_revoked(self) -> None:
         self._close_gate()
@@ -221,7 +221,7 @@ class GroupSource:
         self._consumer.pause(*assigned)
         for place in assigned:  # any position keeps aiokafka from choosing one by itself
             self._consumer.seek(place, 0)
-        membership = kip447.membership_of(self._consumer)
+        membership = self._clients.membership_of(self._consumer)
         self._opening = asyncio.create_task(self._open_gate(self._epoch, membership, frozenset(assigned)))
 
     def _close_gate(self) -> None:
@@ -253,11 +253,7 @@ class GroupSource:
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
 
     async def _locate(self, places: frozenset[TopicPartition]) -> dict[int, Committed]:
-        if self._stable:
-            stored = await kip447.fetch_committed(self._consumer, places)
-        else:
-            coordinator = self._consumer._coordinator  # noqa: SLF001 -- the public way drops the metadata
-            stored = await coordinator.fetch_committed_offsets(list(places))
+        stored = await self._clients.fetch_committed(self._consumer, places, stable=self._stable)
         first = await self._consumer.beginning_offsets(places)
         last = await self._consumer.end_offsets(places)  # read_committed: the last stable offset
         found = {
@@ -291,8 +287,10 @@ class GroupLease:
     The partitions stay paused. Owned by one event loop.
     """
 
-    def __init__(self, kafka: KafkaSettings, topic: str, group: str) -> None:
-        self._kafka = kafka
+    def __init__(
+        self, kafka: KafkaSettings, topic: str, group: str, make_clients: MakeClients = AiokafkaClients
+    ) -> None:
+        self._clients = make_clients(kafka)
         self._topic = topic
         self._group = group
         self._client: AIOKafkaConsumer | None = None
@@ -326,7 +324,7 @@ class GroupLease:
         return self._client
 
     def _make(self) -> AIOKafkaConsumer:
-        return make_member(self._kafka, self._group, auto_offset_reset="latest")
+        return self._clients.make_member(self._group, auto_offset_reset="latest")
 
     async def _on_revoked(self) -> None:
         self.owned = frozenset()

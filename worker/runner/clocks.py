@@ -4,14 +4,17 @@ from collections.abc import Collection
 
 from schemas.events import LabelledEvent, Progress
 from worker.codec import encode_clock, to_ms
+from worker.kafka.clients import AiokafkaClients, MakeClients
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
+from worker.kafka_settings import KafkaSettings
 from worker.records import PartitionClock, Record
-from worker.settings import KafkaSettings
 from worker.topics import Topics
 
 
-async def recall_clocks(kafka: KafkaSettings, topics: Topics, partitions: Collection[int]) -> dict[int, str]:
+async def recall_clocks(
+    kafka: KafkaSettings, topics: Topics, partitions: Collection[int], make_clients: MakeClients = AiokafkaClients
+) -> dict[int, str]:
     """By partition, its clock as the metadata of a committed offset: the larger of the last event's and last mark's.
 
     A partition for which nothing was ever written is absent.
@@ -22,7 +25,7 @@ async def recall_clocks(kafka: KafkaSettings, topics: Topics, partitions: Collec
     if not partitions:
         return {}
     places = [Place(topic, number) for topic in (topics.labelled, topics.progress) for number in partitions]
-    reader = LogReader(kafka, "clocks")
+    reader = LogReader(kafka, "clocks", make_clients)
     await reader.start()
     try:
         last = await reader.read_last(places)

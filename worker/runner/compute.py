@@ -6,9 +6,23 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Value = TypeVar("Value")
+
+
+class Compute(Protocol):
+    """Where a loop's computing is done, one call at a time, in order."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the present call has been running; 0 between calls."""
+
+    async def run(self, call: Callable[[], Value]) -> Value:
+        """The value, or the exception, of a call."""
+
+    def stop(self) -> None:
+        """End after the calls that wait."""
 
 
 class ComputeThread:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from schemas.events import LabelledEvent, Progress
 from worker.detector import Batch, Detector, Position
@@ -23,7 +22,8 @@ from worker.metrics import (
     UNITS,
 )
 from worker.records import OutRecord, Record
-from worker.runner.compute import ComputeThread
+from worker.runner.compute import Compute
+from worker.runner.surroundings import REAL, Surroundings
 from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
@@ -41,21 +41,23 @@ FACTS_SECONDS = 10.0
 log = get_logger()
 
 
-async def run_detector(settings: Settings, rules: Rules, stop: asyncio.Event, vitals: Vitals) -> None:
+async def run_detector(
+    settings: Settings, rules: Rules, stop: asyncio.Event, vitals: Vitals, around: Surroundings = REAL
+) -> None:
     """Run the shard while it is ours, stand by while it is another's, until ``stop`` is set.
 
     Raises:
         Fatal: what only a restart or a person mends.
     """
-    lease = GroupLease(settings.kafka, settings.topic_names.surge_state, settings.detector_group)
+    lease = GroupLease(settings.kafka, settings.topic_names.surge_state, settings.detector_group, around.make_clients)
     vitals.waiting_for = "the broker"
-    thread = ComputeThread("detector")
+    thread = around.make_compute("detector")
 
     def is_ours() -> bool:
         return SHARD in lease.owned and not stop.is_set()
 
     def make_shard() -> ShardRun:
-        return ShardRun(settings, rules, thread, is_ours)
+        return ShardRun(settings, rules, thread, is_ours, around)
 
     closed = False
     try:
@@ -95,14 +97,24 @@ class ShardRun:
     again as it is. The detector lives in ``thread``.
     """
 
-    def __init__(self, settings: Settings, rules: Rules, thread: ComputeThread, is_ours: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rules: Rules,
+        thread: Compute,
+        is_ours: Callable[[], bool],
+        around: Surroundings = REAL,
+    ) -> None:
         self._settings = settings
         self._rules = rules
         self._topics = settings.topic_names
         self._thread = thread
         self._is_ours = is_ours
-        self._sink = TransactionalSink(settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector")
-        self._reader = LogReader(settings.kafka, "detector")
+        self._around = around
+        self._sink = TransactionalSink(
+            settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector", around.make_clients
+        )
+        self._reader = LogReader(settings.kafka, "detector", around.make_clients)
         self._facts_at_seconds = 0.0
 
     async def run(self) -> None:
@@ -185,15 +197,16 @@ class ShardRun:
         records: list[Record] = []
         if not wanted:
             return records
-        deadline = time.monotonic() + MAX_WAIT_SECONDS
-        while len(records) < MAX_RECORDS and (left_seconds := deadline - time.monotonic()) > 0:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + MAX_WAIT_SECONDS
+        while len(records) < MAX_RECORDS and (left_seconds := deadline - loop.time()) > 0:
             records += await self._reader.fetch(MAX_RECORDS - len(records), left_seconds, wanted)
         return records
 
     async def _advance(self, detector: Detector, records: list[Record]) -> Batch | None:
         numbers = range(self._settings.topics.partitions)
         reached = {number: await self._reader.position(Place(self._topics.labelled, number)) for number in numbers}
-        now = datetime.now(UTC)
+        now = self._around.now()
 
         def work() -> Batch | None:
             for record in records:
@@ -249,9 +262,10 @@ class ShardRun:
         )
 
     async def _say_facts(self, detector: Detector) -> None:
-        if time.monotonic() - self._facts_at_seconds < FACTS_SECONDS:
+        now_seconds = asyncio.get_running_loop().time()
+        if now_seconds - self._facts_at_seconds < FACTS_SECONDS:
             return
-        self._facts_at_seconds = time.monotonic()
+        self._facts_at_seconds = now_seconds
         facts = await self._thread.run(detector.facts)
         DETECTOR_KEYS.set(facts.keys)
         DETECTOR_LEARNING.set(facts.learning)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from schemas.events import StackRef
@@ -31,7 +30,7 @@ from worker.metrics import (
 )
 from worker.records import OutRecord
 from worker.runner.clocks import recall_clocks
-from worker.runner.compute import ComputeThread
+from worker.runner.surroundings import REAL, Surroundings
 from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
@@ -48,13 +47,15 @@ DRAIN_SHARE = 0.6  # of the grace time; the rest is for a commit and for closing
 log = get_logger()
 
 
-async def run_labeller(settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals) -> None:
+async def run_labeller(
+    settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals, around: Surroundings = REAL
+) -> None:
     """Label until ``stop`` is set, then drain within the grace time.
 
     Raises:
         Fatal: what only a restart or a person mends, or a shutdown that hangs.
     """
-    labeller = Labeller(settings, engine, stop, vitals)
+    labeller = Labeller(settings, engine, stop, vitals, around)
     await labeller.run()
 
 
@@ -84,11 +85,14 @@ class Labeller:
     All that is held belongs to a tenure, and is dropped with it.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, stop: asyncio.Event, vitals: Vitals, around: Surroundings = REAL
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._stop = stop
         self._vitals = vitals
+        self._around = around
         self._topics = settings.topic_names
         self._stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
         self.source = GroupSource(
@@ -97,14 +101,17 @@ class Labeller:
             settings.labeller_group,
             stable=settings.exactly_once,
             when_revoked=self._let_delivery_end,
-            recall=lambda partitions: recall_clocks(settings.kafka, self._topics, partitions),
+            recall=lambda partitions: recall_clocks(settings.kafka, self._topics, partitions, around.make_clients),
+            make_clients=around.make_clients,
         )
         self.sink: Sink = (
-            TransactionalSink(settings.kafka, f"{settings.labeller_group}-{settings.instance}", "labeller")
+            TransactionalSink(
+                settings.kafka, f"{settings.labeller_group}-{settings.instance}", "labeller", around.make_clients
+            )
             if settings.exactly_once
-            else AtLeastOnceSink(settings.kafka, self.source, "labeller")
+            else AtLeastOnceSink(settings.kafka, self.source, "labeller", around.make_clients)
         )
-        self._thread = ComputeThread("labeller")
+        self._thread = around.make_compute("labeller")
         self._breaker = Breaker(settings.breaker_rules)
         self._held: Tenure | None = None
         self._delivering: asyncio.Task[None] | None = None
@@ -138,7 +145,7 @@ class Labeller:
             tenure = self._tenure()
             if tenure is None:
                 continue
-            tenure.backlog.add(records, time.monotonic())
+            tenure.backlog.add(records, _passing_seconds())
             BACKLOG_BYTES.set(tenure.backlog.size_bytes)
             limit = self._settings.unit.backlog_low_bytes if holding else self._settings.unit.backlog_high_bytes
             holding = tenure.backlog.size_bytes > limit
@@ -160,14 +167,20 @@ class Labeller:
     async def _work(self) -> None:
         stopping = asyncio.create_task(self._stop.wait())
         stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._work_until_stopped()
+        finally:
+            stopping.cancel()
+        await self._delivered()
+
+    async def _work_until_stopped(self) -> None:
         while not self._stop.is_set():
             tenure = self._tenure()
-            unit = tenure.backlog.take_unit(self._settings.unit_limits, time.monotonic()) if tenure else None
+            unit = tenure.backlog.take_unit(self._settings.unit_limits, _passing_seconds()) if tenure else None
             if tenure is None or (unit is None and not await self._ship(tenure, None)):
                 await self._rest()
             elif unit is not None:
                 await self._ship(tenure, await self._label(tenure, unit))
-        await self._delivered()
 
     async def _rest(self) -> None:
         self._wake.clear()
@@ -179,7 +192,7 @@ class Labeller:
 
     async def _label(self, tenure: Tenure, unit: Unit) -> Labelled:
         clocks_ms = dict(tenure.clocks_ms)
-        now = datetime.now(UTC)
+        now = self._around.now()
 
         def work() -> Labelled:
             start = time.perf_counter()
@@ -213,7 +226,7 @@ class Labeller:
     def _mark_idle(self, tenure: Tenure, labelled: Labelled | None, ends: Mapping[int, End]) -> dict[int, Reached]:
         if self._settings.idle_clock == "data":
             return {}
-        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(datetime.now(UTC)), time.monotonic())
+        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(self._around.now()), _passing_seconds())
 
     async def _delivered(self) -> None:
         """Wait for the delivery on its way. Shielded: to cancel a commit is not to know how it ended."""
@@ -283,7 +296,7 @@ class Labeller:
         dead = [letter for run in attempt.labelled.runs.values() for letter in run.dead]
         degraded, abstained = sum(event.degraded for event in events), sum(event.abstained for event in events)
         count = attempt.labelled.unit.count
-        now = datetime.now(UTC)
+        now = self._around.now()
         for event in events:
             LATENCY_SECONDS.observe((now - event.received_at).total_seconds())
         for letter in dead:
@@ -324,7 +337,15 @@ class Labeller:
             done, _ = await asyncio.wait([self._delivering], timeout=max(1.0, left_seconds))
             for delivery in done:
                 delivery.exception()  # raised already, or no longer of use
-        return all(await asyncio.gather(self.sink.stop(), self.source.stop()))
+        closed = await asyncio.gather(self.sink.stop(), self.source.stop())
+        if self._delivering is not None:
+            self._delivering.cancel()
+        return all(closed)
+
+
+def _passing_seconds() -> float:
+    """Seconds as the event loop counts them, which is how a test makes them pass."""
+    return asyncio.get_running_loop().time()
 
 
 def _describe(attempt: _Attempt) -> dict[str, object]:
