@@ -216,7 +216,7 @@ def _tell_ends(ended: Indices, stages: int, kept: Mapping[str, Interval] = Mappi
 
 
 def time_forms(bundle: Bundle, rows: Sequence[Unseen]) -> dict[Form, float]:
-    """Seconds a text takes in width and in the cascade, by turns, on at most 256 of the rows' texts."""
+    """Seconds a text takes in width and in the cascade, by turns, on at most 500 of the rows' texts."""
     texts = [text for part in rows for text in part.sheet.texts]
     sample = texts[:: -(-len(texts) // SAMPLE_TEXTS)]
     forms: tuple[Form, ...] = ("width", "cascade")

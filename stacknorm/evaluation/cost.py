@@ -14,7 +14,7 @@ from stacknorm.engine import Engine
 from stacknorm.entities import Mention
 from stacknorm.inference.stack import load_stack, to_device
 
-SAMPLE_TEXTS = 256
+SAMPLE_TEXTS = 500  # what a worker labels at once when it has much to do: batches of few texts cost more
 _ROUNDS = 2
 
 
@@ -34,7 +34,7 @@ class Costs:
 
 
 def measure_costs(engines: Mapping[str, Engine], texts: Sequence[str], mentions: Sequence[Sequence[Mention]]) -> Costs:
-    """Measure engines on at most 256 of the texts, evenly spread over them, with the mentions in each."""
+    """Measure engines on at most 500 of the texts, evenly spread over them, with the mentions in each."""
     step = max(1, -(-len(texts) // SAMPLE_TEXTS))
     texts, mentions = texts[::step], mentions[::step]
     runs = {name: partial(engine.predict, texts, mentions) for name, engine in engines.items()}
