@@ -1,7 +1,7 @@
 """One shard of the detector: merge, surge state and frontier; pure, wall time is an argument.
 
 Owns what a transaction of the detector holds: its alerts, one changelog record for each state that changed, and one
-frontier record. An uncommitted batch is sent again as it is, or the whole detector is thrown away and restored.
+frontier record. When a batch is not committed the whole detector is thrown away and restored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -132,8 +132,8 @@ def cascade(
     Prints what it spares and keeps on the rows. A text ends at a stage where all its tasks do. Needs the extra: pip
     install 'stacknorm\[train]'.
 
-    Example:  stacknorm bundle cascade finance-large --out quick --stage mini-deep
-    --stage mpnet-deep --stage mpnet-mean,mpnet-cls --fit sentiment=rows.csv --fit topic=topics.csv --labels sentiment=bearish,bullish,neutral
+    Example:  stacknorm bundle cascade finance-large --out quick --stage mini-deep --stage mpnet-deep,mpnet-cls
+    --fit sentiment=rows.csv --fit topic=topics.csv --labels sentiment=bearish,bullish,neutral
     """
     with plain_errors():
         with needs_train("fitting a cascade"):

@@ -97,7 +97,7 @@ class LogReader:
         self.assign({place: first})
         while await self.position(place) < end:
             for record in await self.fetch(READ_RECORDS, READ_SECONDS):
-                if record.key is not None:
+                if record.key is not None and record.offset < end:  # what came since may be half a transaction
                     newest[record.key] = record.value
         return newest
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from schemas.events import LabelledEvent, Progress
 from worker.detector import Batch, Detector, Position
-from worker.errors import Abortable, Fatal, Fenced, Misconfigured, Retriable
+from worker.errors import Fatal, Fenced, Misconfigured, Retriable
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
 from worker.kafka.sink import Delivery, TransactionalSink
@@ -93,8 +93,7 @@ async def _serve(make_shard: Callable[[], "ShardRun"], is_ours: Callable[[], boo
 class ShardRun:
     """One run of a shard, from its restored state to the loss of its lease or of its transactions.
 
-    Nothing survives a run: the next one restores what is committed. A batch that is not yet committed is delivered
-    again as it is. The detector lives in ``thread``.
+    Nothing survives a run: the next one restores what is committed. The detector lives in ``thread``.
     """
 
     def __init__(
@@ -223,20 +222,13 @@ class ShardRun:
         return await self._thread.run(work)
 
     async def _commit(self, batch: Batch) -> None:
-        """Deliver alerts and state together, the same again after an abortable error, while the shard is ours."""
-        delivery = Delivery(self._encode(batch))
+        """Deliver alerts and state together.
+
+        What failed is never delivered again as it is: that takes a new producer, which fences whoever has run the shard
+        meanwhile, and only a restored state knows of what that one has written.
+        """
         start = time.perf_counter()
-        while True:
-            try:
-                await self._sink.deliver(delivery)
-                break
-            except Abortable as error:
-                log.warning("batch.aborted", shard=SHARD, applied=batch.applied, error=str(error))
-                UNITS.labels("detector", "retried").inc()
-            await asyncio.sleep(RETRY_SECONDS)
-            if not self._is_ours():
-                raise Fenced("the lease was lost while a batch was to be delivered again")
-            await self._sink.start()
+        await self._sink.deliver(Delivery(self._encode(batch)))
         self._record(batch, time.perf_counter() - start)
 
     def _encode(self, batch: Batch) -> list[OutRecord]:
