@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
+from worker.console import err, out, read_settings, read_settings_of_a_running_system
 from worker.dlq.cli import dlq_app
 from worker.errors import Misconfigured, WorkerError
 from worker.records import OutRecord
-from worker.settings import Settings, describe_settings, load_settings
+from worker.settings import describe_settings
 
 HELP = """Financial text in on Kafka; sentiment, topics, and alerts on surges of bad news out, exactly once.
 
@@ -34,11 +34,6 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
-
-PIPE_WIDTH = 120  # where there is no terminal to ask
-
-out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True)
 
 
 class Role(StrEnum):
@@ -66,23 +61,6 @@ def prepare(
     context.obj = settings
 
 
-def _settings(context: typer.Context) -> Settings:
-    """The settings; what libraries complain of is not shown, since a command says itself what is wrong."""
-    from worker.log import configure_logging
-
-    configure_logging("critical", "console")
-    return load_settings(context.find_root().obj)
-
-
-async def _settings_of_a_running_system(context: typer.Context) -> Settings:
-    """The settings, once the topics they name are known to be there as they must be."""
-    from worker.check import require_topics
-
-    settings = _settings(context)
-    await require_topics(settings)
-    return settings
-
-
 @app.command()
 def run(
     context: typer.Context,
@@ -95,7 +73,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop drains: importing torch takes seconds
     from worker.service import serve
 
-    asyncio.run(serve(_settings(context), labeller=only is not Role.detector, detector=only is not Role.labeller))
+    asyncio.run(serve(read_settings(context), labeller=only is not Role.detector, detector=only is not Role.labeller))
 
 
 @app.command()
@@ -106,7 +84,7 @@ def check(
     """Look at settings, broker, topics and bundle before a start; exit status 2 if anything is wrong."""
     from worker.check import check_bundle, check_topics
 
-    settings = _settings(context)
+    settings = read_settings(context)
 
     async def look() -> int:
         problems = 0
@@ -129,7 +107,7 @@ def status(context: typer.Context) -> None:
     from worker.status import Status, read_status, render_status
 
     async def look() -> Status:
-        return await read_status(await _settings_of_a_running_system(context), datetime.now(UTC))
+        return await read_status(await read_settings_of_a_running_system(context), datetime.now(UTC))
 
     out.print(render_status(asyncio.run(look())))
 
@@ -157,14 +135,14 @@ def tail(
             out.print(render_alert(event, whole=active))
 
     async def follow_all() -> None:
-        settings = await _settings_of_a_running_system(context)
+        settings = await read_settings_of_a_running_system(context)
         stop = stop_on_signals()
         places = output_places(settings, labels=not alerts_only)
         async for record in follow(settings, places, from_start=from_start, stop=stop):
             show(decode_output(settings, record))
 
     async def show_active() -> None:
-        firing = await read_active(await _settings_of_a_running_system(context))
+        firing = await read_active(await read_settings_of_a_running_system(context))
         for alert in firing:
             show(alert)
         if not firing and not as_json:
@@ -188,7 +166,7 @@ def feed_jsonl(
     """
     from worker.feeds.jsonl import open_feed, read_archive, replay, stamp
 
-    settings = _settings(context)
+    settings = read_settings(context)
     lines = read_archive(file, in_order=settings.idle_clock == "data")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -212,7 +190,7 @@ def create(context: typer.Context) -> None:
     """Make the topics that do not exist yet; existing ones are left as they are."""
     from worker.kafka.admin import create_topics
 
-    settings = _settings(context)
+    settings = read_settings(context)
     created = asyncio.run(create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor))
     for spec in settings.topic_specs:
         out.print(f"{'created' if spec.name in created else 'exists '}  {spec.name}", highlight=False)
@@ -224,7 +202,7 @@ def describe(context: typer.Context) -> None:
     from worker.kafka.admin import describe_topics
     from worker.topics import describe_retention, find_differences
 
-    settings = _settings(context)
+    settings = read_settings(context)
     found = asyncio.run(describe_topics(settings.kafka, [spec.name for spec in settings.topic_specs]))
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for column in ("topic", "partitions", "copies", "cleanup", "kept"):
@@ -244,7 +222,7 @@ def show_settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As the table in the README.")] = False,
 ) -> None:
     """List every setting with its default, and check those that are given."""
-    _settings(context)
+    read_settings(context)
     if markdown:
         print(render_settings())  # noqa: T201 -- the output of this command
         return
@@ -264,7 +242,7 @@ def acls(
     markdown: Annotated[bool, typer.Option("--markdown", help="All duties, as the table in docs/security.md.")] = False,
 ) -> None:
     """Print the `kafka-acls.sh` commands that allow a principal what its duty needs, and no more."""
-    settings = _settings(context)
+    settings = read_settings(context)
     if markdown:
         print(render_table(settings))  # noqa: T201 -- the output of this command
         return

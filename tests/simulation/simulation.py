@@ -25,16 +25,18 @@ from worker.errors import WorkerError
 from worker.kafka.clients import Clients
 from worker.kafka_settings import KafkaSettings
 from worker.labeller import Engine
-from worker.records import OutRecord, Record
+from worker.records import OutRecord
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
 from worker.runner.surroundings import Surroundings
 from worker.runner.vitals import Vitals
 from worker.settings import Settings, TopicSettings, UnitSettings
 from worker.surge.rules import Rules
+from workload import Workload
 
 START_MS = 1_600_000_000_000
 HOUR_MS = 3_600_000
+POISON = b"{not json"
 RULES = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8)
 STORM_SECONDS = (25.0, 60.0)
 """How long the storm lasts: so long at least, and until most of the input is committed, but not longer than that."""
@@ -112,21 +114,22 @@ class _Simulation:
 
     async def run(self) -> History:
         """See `simulate`."""
-        records = make_input(self._random, self._topics.raw, self._settings.topics.partitions)
+        workload = make_workload(self._random, self._topics.raw, self._settings.topics.partitions)
+        records = workload.records
         async with self._open_broker() as broker:
             self._broker = broker
             self._weather = Weather(
                 self._random, self._random.choice(self._world.odds), self._random.choice(self._world.odds)
             )
             feeding = asyncio.create_task(self._feed(records))
-            for number in range(self._random.randint(1, 3)):
-                self._start(f"labeller-{number}", self._label)
+            for _ in range(self._random.randint(1, 3)):
+                self._start(self._label)
             if self._world.detects:
-                for number in range(self._random.randint(1, 2)):
-                    self._start(f"detector-{number}", self._detect)
+                for _ in range(self._random.randint(1, 2)):
+                    self._start(self._detect)
             await self._storm(records)
             await feeding
-            expected = expect(as_read(records, self._settings.topics.partitions), DeterministicEngine(), RULES)
+            expected = expect(workload.as_read(), DeterministicEngine(), RULES)
             if not self._world.detects:
                 expected = replace(expected, alerts=())
             late = await self._await_end(records, expected)
@@ -153,8 +156,8 @@ class _Simulation:
 
     # Workers
 
-    def _start(self, name: str, role: Role) -> None:
-        self._workers.append(_Worker(name, role, self._broker, self._weather, self._world.make_clients, self._random))
+    def _start(self, role: Role) -> None:
+        self._workers.append(_Worker(role, self._broker, self._weather, self._world.make_clients, self._random))
 
     async def _label(self, stop: asyncio.Event, around: Surroundings) -> None:
         instance = self._random.choice(("", f"i{self._random.randrange(2)}"))  # two may take the same by mistake
@@ -195,7 +198,7 @@ class _Simulation:
 
     async def _add(self) -> None:
         if len(self._workers) < 6:
-            self._start(f"labeller-{len(self._workers)}", self._label)
+            self._start(self._label)
 
     async def _cut_off(self) -> None:
         self._broker.up = False
@@ -236,10 +239,7 @@ class _Simulation:
 class _Worker:
     """A role that is started again whenever it ends, as an orchestrator does, in a process of its own each time."""
 
-    def __init__(
-        self, name: str, role: Role, broker: MemoryBroker, weather: Weather, make_clients: Make, random: Random
-    ) -> None:
-        self._name = name
+    def __init__(self, role: Role, broker: MemoryBroker, weather: Weather, make_clients: Make, random: Random) -> None:
         self._role = role
         self._broker = broker
         self._weather = weather
@@ -289,7 +289,7 @@ def _seconds() -> float:
 # Input and outputs
 
 
-def make_input(random: Random, topic: str, partitions: int) -> list[OutRecord]:
+def make_workload(random: Random, topic: str, partitions: int) -> Workload:
     """Some hours of items on few symbols, a burst of bad news among them, poison, and the archive's last heartbeats."""
     titles = [f"{random.getrandbits(60):x} {random.getrandbits(60):x} {random.getrandbits(60):x}" for _ in range(120)]
     said = DeterministicEngine().predict(titles)
@@ -301,24 +301,15 @@ def make_input(random: Random, topic: str, partitions: int) -> list[OutRecord]:
     records = []
     for number, (hour, title, symbol) in enumerate(timed):
         item = NewsItem(id=f"i{number}", title=title, source=random.choice("abcd"), symbols=(symbol,))
-        value = b"{not json" if random.random() < 0.03 else item.to_json()
+        value = POISON if random.random() < 0.03 else item.to_json()
         stamp = START_MS + int(hour * HOUR_MS)
         records.append(OutRecord(topic, None, value, random.randrange(partitions), (), stamp))
+    poison = sum(record.value == POISON for record in records)
     last = [
         OutRecord(topic, None, None, number, ((HEARTBEAT_HEADER, b"1"),), START_MS + 100 * HOUR_MS)
         for number in range(partitions)
     ]
-    return records + last
-
-
-def as_read(records: Sequence[OutRecord], partitions: int) -> dict[int, list[Record]]:
-    """The raw partitions as a reader finds them."""
-    logs: dict[int, list[Record]] = {number: [] for number in range(partitions)}
-    for sent in records:
-        log = logs[sent.partition or 0]
-        stamp = sent.timestamp_ms or 0
-        log.append(Record(sent.topic, sent.partition or 0, len(log), stamp, sent.key, sent.value, tuple(sent.headers)))
-    return logs
+    return Workload((*records, *last), partitions, len(records) - poison, poison)
 
 
 def read_outputs(broker: MemoryBroker, settings: Settings) -> Outputs:

@@ -10,28 +10,22 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import orjson
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from worker.console import err, out, read_settings_of_a_running_system
 from worker.dlq.letters import Letter, Selection, describe, describe_whole, parse_condition
 from worker.dlq.redrive import RedriveRules, Tally, redrive
 from worker.dlq.tables import Survey, render_letter, render_survey, render_tally
 from worker.errors import Misconfigured, Retriable, WorkerError
-from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from worker.dlq.reading import DeadLog
-
-PIPE_WIDTH = 120  # where there is no terminal to ask
 
 dlq_app = typer.Typer(
     help="Dead letters: see why records failed, send them again, hand them on.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-
-out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
-err = Console(stderr=True, highlight=False)
 
 Where = Annotated[
     list[str] | None,
@@ -57,16 +51,6 @@ def _read_time(text: str | None) -> datetime | None:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-async def _settings_of_a_running_system(context: typer.Context) -> Settings:
-    from worker.check import require_topics
-    from worker.log import configure_logging
-
-    settings = load_settings(context.find_root().obj)
-    configure_logging("critical", "console")
-    await require_topics(settings)
-    return settings
-
-
 async def _watch(log: "DeadLog", what: str) -> AsyncIterator[Letter]:
     """The letters, with a bar on standard error where somebody looks."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -80,7 +64,9 @@ async def _watch(log: "DeadLog", what: str) -> AsyncIterator[Letter]:
 def _tell_foreign(log: "DeadLog") -> None:
     if log.foreign:
         err.print(
-            f"{log.foreign} records on {log.place.topic} are no dead letters, and are passed over", style="yellow"
+            f"{log.foreign} records on {log.place.topic} are no dead letters, and are passed over",
+            style="yellow",
+            highlight=False,
         )
 
 
@@ -100,7 +86,7 @@ def list_letters(
     selection = _select(where, since, until)
 
     async def look() -> Survey:
-        async with open_dead_log(await _settings_of_a_running_system(context)) as log:
+        async with open_dead_log(await read_settings_of_a_running_system(context)) as log:
             survey = Survey(await log.read_notes(), newest=deque(maxlen=newest))
             async for letter in _watch(log, "reading dead letters"):
                 if selection.holds(letter):
@@ -125,7 +111,7 @@ def show(
     from worker.dlq.reading import open_dead_log
 
     async def find() -> bool:
-        async with open_dead_log(await _settings_of_a_running_system(context)) as log:
+        async with open_dead_log(await read_settings_of_a_running_system(context)) as log:
             notes = await log.read_notes()
             found = [letter async for letter in log.letters() if letter.coordinates == coordinates]
             for letter in found:
@@ -179,7 +165,7 @@ async def _redrive(
     from worker.dlq.reading import open_dead_log
     from worker.dlq.sending import open_delivery, read_rules
 
-    settings, now = await _settings_of_a_running_system(context), datetime.now(UTC)
+    settings, now = await read_settings_of_a_running_system(context), datetime.now(UTC)
     rules = await read_rules(settings, max_times, now)
     async with open_delivery(settings, dry_run=dry_run) as deliver, open_dead_log(settings, whole=not dry_run) as log:
         redriven = set(await log.read_notes())
@@ -211,7 +197,7 @@ def export(
 
     async def write(into: BinaryIO) -> int:
         written = 0
-        async with open_dead_log(await _settings_of_a_running_system(context)) as log:
+        async with open_dead_log(await read_settings_of_a_running_system(context)) as log:
             notes = await log.read_notes()
             async for letter in _watch(log, "exporting"):
                 if selection.holds(letter):
@@ -228,4 +214,4 @@ def export(
             written = asyncio.run(write(into))
     except OSError as error:
         raise Misconfigured(f"cannot write {file}: {error.strerror}") from error
-    err.print(f"wrote {written} letters to {file}")
+    err.print(f"wrote {written} letters to {file}", highlight=False)

@@ -1,0 +1,30 @@
+"""What every command does at its edges: where it prints, and how it comes by its settings."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from worker.settings import Settings, load_settings
+
+PIPE_WIDTH = 120  # where there is no terminal to ask
+
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True)
+
+
+def read_settings(context: typer.Context) -> Settings:
+    """The settings; what libraries complain of is not shown, since a command says itself what is wrong."""
+    from worker.log import configure_logging
+
+    configure_logging("critical", "console")
+    return load_settings(context.find_root().obj)
+
+
+async def read_settings_of_a_running_system(context: typer.Context) -> Settings:
+    """The settings, once the topics they name are known to be there as they must be."""
+    from worker.check import require_topics
+
+    settings = read_settings(context)
+    await require_topics(settings)
+    return settings
