@@ -3,9 +3,11 @@
 import hashlib
 import struct
 import unicodedata
+from array import array
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Literal
 
 import orjson
@@ -22,6 +24,7 @@ MAX_COMBINING_MARKS = 30  # in a row: normalising is quadratic in such a run
 SIGNATURE_PERMUTATIONS = 64
 SIGNATURE_WORDS = 64  # the title and the first words of the body; copies differ further down
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _COMBINING_RUN = regex.compile(rf"\p{{M}}{{{MAX_COMBINING_MARKS + 1},}}")
 _CASHTAG = regex.compile(r"(?<![\w$])\$([A-Za-z]{1,6}(?:\.[A-Za-z]{1,2})?)(?![\w$])")
 _WORD = regex.compile(r"\w+")
@@ -108,11 +111,10 @@ def similarity_key(item: NewsItem) -> str:
     of equal positions estimates the Jaccard similarity of two items.
     """
     text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}").casefold()
-    words = [match.group() for _, match in zip(range(SIGNATURE_WORDS), _WORD.finditer(text), strict=False)]
     signature = RMinHash(SIGNATURE_PERMUTATIONS, 1)
-    signature.update(words)
-    bits = struct.pack(f"<{SIGNATURE_PERMUTATIONS}H", *(value & 0xFFFF for value in signature.digest()))
-    return "m1:" + urlsafe_b64encode(bits).rstrip(b"=").decode()
+    signature.update([match.group() for match in islice(_WORD.finditer(text), SIGNATURE_WORDS)])
+    halves = array("H", struct.pack(f"<{SIGNATURE_PERMUTATIONS}I", *signature.digest()))
+    return "m1:" + urlsafe_b64encode(halves[::2].tobytes()).rstrip(b"=").decode()
 
 
 def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, attempts: int = 1) -> DeadLetter:
@@ -132,8 +134,7 @@ def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, at
 
 def to_instant(clock_ms: int) -> datetime:
     """Epoch milliseconds as a datetime in UTC."""
-    seconds, ms = divmod(clock_ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
+    return _EPOCH + timedelta(milliseconds=clock_ms)
 
 
 def to_ms(instant: datetime) -> int:

@@ -11,9 +11,24 @@ from datetime import date
 
 from stacknorm.prediction import Prediction, StackIdentity, TaskPrediction
 
-SENTIMENTS = ("negative", "neutral", "positive")
-TOPICS = ("Company", "Earnings", "Macro", "Markets", "Politics")
 CONFIDENCE = 0.9
+
+
+def _answer(labels: Sequence[str], chosen: str) -> TaskPrediction:
+    rest = (1 - CONFIDENCE) / (len(labels) - 1)
+    probabilities = {label: CONFIDENCE if label == chosen else rest for label in labels}
+    entropy = -sum(p * math.log(p) for p in probabilities.values())
+    return TaskPrediction(
+        label=chosen, probabilities=probabilities, entropy=entropy, disagreement=0.0, margin=CONFIDENCE - rest
+    )
+
+
+def _answers(*labels: str) -> list[TaskPrediction]:
+    return [_answer(labels, label) for label in labels]
+
+
+SENTIMENTS = _answers("negative", "neutral", "positive")
+TOPICS = _answers("Company", "Earnings", "Macro", "Markets", "Politics")
 
 
 class DeterministicEngine:
@@ -33,13 +48,4 @@ class DeterministicEngine:
 
 def _label(text: str) -> Prediction:
     digest = hashlib.blake2b(text.encode(), digest_size=2).digest()
-    return Prediction({"sentiment": _pick(SENTIMENTS, digest[0]), "topic": _pick(TOPICS, digest[1])})
-
-
-def _pick(labels: Sequence[str], number: int) -> TaskPrediction:
-    chosen, rest = labels[number % len(labels)], (1 - CONFIDENCE) / (len(labels) - 1)
-    probabilities = {label: CONFIDENCE if label == chosen else rest for label in labels}
-    entropy = -sum(p * math.log(p) for p in probabilities.values())
-    return TaskPrediction(
-        label=chosen, probabilities=probabilities, entropy=entropy, disagreement=0.0, margin=CONFIDENCE - rest
-    )
+    return Prediction({"sentiment": SENTIMENTS[digest[0] % len(SENTIMENTS)], "topic": TOPICS[digest[1] % len(TOPICS)]})

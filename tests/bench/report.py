@@ -9,6 +9,7 @@ from rich.table import Table
 from .contest import Row
 from .machine import Machine
 from .rivals import Agreement
+from .throughput import Throughput
 from .transactions import Cost
 
 
@@ -40,6 +41,7 @@ class Report:
     texts: str
     outcomes: Sequence[Outcome]
     costs: Sequence[Cost]
+    throughputs: Sequence[Throughput]
 
     def to_json(self) -> Mapping[str, Any]:
         """As plain values."""
@@ -85,6 +87,33 @@ def render_costs(costs: Sequence[Cost]) -> Table:
             f"{cost.unit_ms.low:.1f} - {cost.unit_ms.high:.1f}",
             f"{cost.records_per_second:,.0f}",
             f"{cost.cpu_us_per_record:.0f}",
+        )
+    return table
+
+
+def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
+    """A line for each number of partitions and guarantee."""
+    table = Table(
+        title="A labeller from topic to topic, no model",
+        title_justify="left",
+        box=None,
+        padding=(0, 2),
+        header_style="bold",
+    )
+    table.add_column("partitions", justify="right")
+    table.add_column("guarantee")
+    for column in ("items/s", "min - max", "ratio", "CPU µs/item", "records out/item"):
+        table.add_column(column, justify="right")
+    for row in throughputs:
+        rate = row.items_per_second
+        table.add_row(
+            str(row.partitions),
+            row.guarantee.replace("_", " "),
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} - {rate.high:,.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.cpu_us_per_item:.0f}",
+            f"{row.records_per_item:.2f}",
         )
     return table
 
