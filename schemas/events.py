@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
 
 
 def format_instant(instant: datetime) -> str:
@@ -23,7 +23,7 @@ Instant = Annotated[
 ]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Measure = Annotated[float, Field(allow_inf_nan=False)]
 SentimentLabel = Literal["negative", "neutral", "positive"]
 
@@ -66,11 +66,13 @@ class NewsItem(Event):
     published_at: Instant | None = None
     source: Annotated[str, Field(max_length=256)] | None = None
     url: Annotated[str, Field(max_length=2048)] | None = None
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
-    symbols: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=64)] = ()
+    language: Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    symbols: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=64), FailFast()
+    ] = ()
     revision: Count = 0
     status: ItemStatus = ItemStatus.usable
-    supersedes: str | None = None
+    supersedes: Annotated[str, Field(max_length=256)] | None = None
 
     @model_validator(mode="after")
     def _has_text(self) -> Self:

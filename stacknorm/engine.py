@@ -29,6 +29,7 @@ from stacknorm.language import LanguageGuard
 from stacknorm.pooling.cascade import Rows
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.prediction import Prediction, StackIdentity
+from stacknorm.text import cut_raw_text
 
 Form = Literal["width", "cascade"]
 
@@ -152,7 +153,11 @@ class Engine:
         if self._finder is None:
             return [()] * len(texts)
         known = [None] * len(texts) if days is None else days
-        return [self._finder.find(first_of(text), day) for text, day in zip(texts, known, strict=True)]
+        most_tokens = self._setting.most_tokens
+        return [
+            self._finder.find(cut_raw_text(first_of(text), most_tokens), day)
+            for text, day in zip(texts, known, strict=True)
+        ]
 
     def _withheld(self, texts: Sequence[Text]) -> list[str | None]:
         """For each text, why the stack should not label it."""

@@ -14,17 +14,24 @@ _URL = re.compile(r"https?://\S+")
 _SPACE = re.compile(r"\s+")
 _PUNCTUATION = re.compile(r"[\W_]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_HUGE_REFERENCE = re.compile(r"&#[0-9]{1000,};?")  # `html.unescape` raises on 4,301 digits: Python reads no such number
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
 """What `html.unescape` takes for a character reference, and leaves as it is where it knows none of that name."""
 
 CHARS_PER_TOKEN = 16
 """Characters kept for each token a member may read: far above the 4 to 5 of English, so it never cuts too early."""
+RAW_CHARS_PER_CHAR = 4
+"""Characters cleaned for each that may be kept: a text loses by it only where URLs and references are most of it."""
 
 
 def clean_text(text: str) -> str:
     """Unescape HTML, remove URLs and lone surrogates, fold whitespace."""
-    unescaped = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", html.unescape(text))
+    unescaped = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", _unescape(text))
     return _SPACE.sub(" ", _URL.sub(" ", unescaped)).strip()
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(_HUGE_REFERENCE.sub("\N{REPLACEMENT CHARACTER}", text) if "&" in text else text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ def clean_with_origins(text: str) -> Cleaned:
     cleaned = Cleaned(text, range(len(text)), range(1, len(text) + 1))
     if clean_text(text) == text:
         return cleaned
-    cleaned = _replace(_REFERENCE, lambda found: html.unescape(found[0]), cleaned)
+    cleaned = _replace(_REFERENCE, lambda found: _unescape(found[0]), cleaned)
     cleaned = _replace(_SURROGATE, lambda _: "\N{REPLACEMENT CHARACTER}", cleaned)
     cleaned = _replace(_URL, lambda _: " ", cleaned)
     cleaned = _replace(_SPACE, lambda _: " ", cleaned)
@@ -89,6 +96,14 @@ def _replace(pattern: re.Pattern[str], replacement: Callable[[re.Match[str]], st
         done = end
     rest = slice(done, None)
     return Cleaned("".join([*parts, before.text[rest]]), [*origins, *before.origins[rest]], [*ends, *before.ends[rest]])
+
+
+def cut_raw_text(text: str, max_tokens: int) -> str:
+    """Cut characters of a text as given that lie beyond what a reader of `max_tokens` tokens sees of it cleaned.
+
+    It bounds cleaning and the search for names, whose time is linear in the text.
+    """
+    return text[: max_tokens * CHARS_PER_TOKEN * RAW_CHARS_PER_CHAR]
 
 
 def truncate_text(text: str, max_tokens: int) -> str:

@@ -79,10 +79,24 @@ def test_symbols_and_cashtags_are_entities_once_each():
     assert [entity.id for entity in codec.find_entities(item)] == ["AAPL", "HRVL", "BRK.B"]
 
 
+def test_only_the_first_cashtags_of_a_text_are_entities():
+    item = NewsItem(title=" ".join(f"$a{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(100)), symbols=("HRVL",))
+    found = [entity.id for entity in codec.find_entities(item)]
+    assert (len(found), found[:2], found[-1]) == (65, ["HRVL", "AAA"], "ACL")
+
+
 def test_equal_word_sets_have_equal_signatures_and_others_do_not():
     key = codec.similarity_key(NewsItem(title="Harrow & Vale shares fall"))
     assert key == codec.similarity_key(NewsItem(title="HARROW & VALE  Shares fall!"))
     assert key != codec.similarity_key(NewsItem(title="Harrow & Vale shares rise"))
+
+
+def test_what_is_refused_is_shown_cut_with_its_size():
+    with pytest.raises(Rejected) as caught:
+        codec.decode_item(record(b'{"title": "t", "id": "%s"}' % (b"x" * 100_000)), InputRules())
+    assert caught.value.reason.startswith("id: String should have at most 256 characters (given: 'xxx")
+    assert caught.value.reason.endswith("xxx'... (100000 characters))")
+    assert len(caught.value.reason) < 200
 
 
 def test_a_dead_letter_keeps_the_record_whole():

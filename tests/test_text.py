@@ -7,7 +7,7 @@ from stacknorm.text import clean_text, clean_with_origins
 PIECES = [
     "Acme", "AT&T", "R&D;", "&amp;", "&ampx", "&notit;", "&nbsp;", "&#8217;", "&#x1F600;", "&#xD800;", "&#2;", "&",
     "&NotEqualTilde;", "&lt;b&gt;", "&amp;amp;", "https://t.co/a?b=1&amp;c", "http://", "\ud800", "\udfff", " ", "  ",
-    "\n\t", "\u00a0", "\u2003", "\x1c", "\x85", "é", "e\u0301", "😀", "falls", ".", "$ACME", "&#", "&#x;", "\x00",
+    "&#" + "9" * 5000 + ";", "\n\t", "\u00a0", "\u2003", "\x1c", "\x85", "é", "e\u0301", "😀", "falls", ".", "$ACME", "&#", "&#x;", "\x00",
 ]  # fmt: skip
 """What wire news and tweets hold beside words, and what is one step beside it."""
 noisy = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(st.characters())
@@ -91,6 +91,10 @@ def test_a_stretch_of_the_original_is_found_in_the_cleaned_text_if_anything_is_l
     start = text.index(part)
     found = cleaned.to_cleaned(start, start + len(part))
     assert (None if found is None else cleaned.text[slice(*found)]) == left
+
+
+def test_a_reference_to_no_character_is_a_replacement_however_many_digits_it_has() -> None:
+    assert clean_text("a &#99999999; b") == clean_text(f"a &#{'9' * 5000}; b") == "a \N{REPLACEMENT CHARACTER} b"
 
 
 def test_an_empty_stretch_stays_empty() -> None:

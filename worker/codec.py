@@ -1,13 +1,13 @@
 """Bytes <-> values, with guards against hostile input. Pure; the limits are checked before anything costly runs."""
 
 import hashlib
+import itertools
 import struct
 import unicodedata
 from array import array
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Literal
 
 import orjson
@@ -21,8 +21,13 @@ from worker.records import PartitionClock, Record
 
 HEARTBEAT_HEADER = "stacknorm-heartbeat"
 MAX_COMBINING_MARKS = 30  # in a row: normalising is quadratic in such a run
+MAX_CONTAINERS = 120_000  # lists and objects of a value, counted by their brackets: each takes the parser 0.2 us
+MAX_HEADERS = 1000
+MAX_CASHTAGS = 64  # found in a text: each is a key of the detector
 SIGNATURE_PERMUTATIONS = 64
 SIGNATURE_WORDS = 64  # the title and the first words of the body; copies differ further down
+SIGNATURE_CHARS = 4096  # in which these words must stand: some letters grow threefold when normalised
+SHOWN_CHARS = 60  # of a value that is refused
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _COMBINING_RUN = regex.compile(rf"\p{{M}}{{{MAX_COMBINING_MARKS + 1},}}")
@@ -45,7 +50,7 @@ def is_heartbeat(record: Record) -> bool:
 
 
 def decode_item(record: Record, rules: InputRules) -> NewsItem:
-    """The item in a raw record.
+    """The item in a raw record. Of a key that a JSON object holds more than once, the last counts.
 
     Raises:
         Rejected: with the kind ``size``, ``empty``, ``encoding``, ``json``, ``schema``, ``length`` or ``combining``.
@@ -55,6 +60,10 @@ def decode_item(record: Record, rules: InputRules) -> NewsItem:
         raise Rejected("empty", "the record has no value")
     if len(value) > rules.max_value_bytes:
         raise Rejected("size", f"{len(value)} bytes, above max_value_bytes = {rules.max_value_bytes}")
+    if len(record.headers) > MAX_HEADERS:
+        raise Rejected("size", f"{len(record.headers)} headers, above {MAX_HEADERS}; the letter is without them")
+    if len(value) > MAX_CONTAINERS and rules.input_format == "json":
+        _check_containers(value)
     try:
         item = NewsItem(title=value.decode()) if rules.input_format == "text" else NewsItem.model_validate_json(value)
     except UnicodeDecodeError as error:
@@ -65,11 +74,28 @@ def decode_item(record: Record, rules: InputRules) -> NewsItem:
     return item
 
 
+def _check_containers(value: bytes) -> None:
+    count = value.count(b"[") + value.count(b"{")
+    if count > MAX_CONTAINERS:
+        raise Rejected("size", f"{count} lists and objects, above {MAX_CONTAINERS}")
+
+
 def _rejection(error: ValidationError) -> Rejected:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return Rejected("json", first["msg"])
     place = ".".join(str(part) for part in first["loc"])
-    kind = "json" if first["type"] == "json_invalid" else "schema"
-    return Rejected(kind, f"{place}: {first['msg']}" if place else first["msg"])
+    return Rejected("schema", f"{place}: {first['msg']} (given: {_show(first['input'])})" if place else first["msg"])
+
+
+def _show(given: object) -> str:
+    """A value of JSON, cut, and then with its size."""
+    if isinstance(given, list | dict):
+        return f"{'a list' if isinstance(given, list) else 'an object'} of {len(given)}"
+    if isinstance(given, str) and len(given) > SHOWN_CHARS:
+        return f"{given[:SHOWN_CHARS]!r}... ({len(given)} characters)"
+    shown = repr(given)
+    return shown if len(shown) <= SHOWN_CHARS else f"{shown[:SHOWN_CHARS]}... ({len(shown)} digits)"
 
 
 def _check_text(text: str, max_chars: int) -> None:
@@ -99,9 +125,11 @@ def listed_symbols(item: NewsItem) -> list[str]:
 
 
 def find_entities(item: NewsItem) -> tuple[Entity, ...]:
-    """The item's symbols, then the cashtags in its text, each once, upper case."""
-    cashtags = (found.upper() for found in _CASHTAG.findall(f"{item.title} {item.body or ''}"))
-    return tuple(Entity(id=symbol, scheme="symbol") for symbol in dict.fromkeys([*listed_symbols(item), *cashtags]))
+    """The item's symbols, then the first 64 cashtags in its text, each once, upper case."""
+    text = f"{item.title} {item.body or ''}"
+    found = dict.fromkeys(map(str.upper, _CASHTAG.findall(text))) if "$" in text else ()
+    symbols = dict.fromkeys([*listed_symbols(item), *itertools.islice(found, MAX_CASHTAGS)])
+    return tuple(Entity(id=symbol, scheme="symbol") for symbol in symbols)
 
 
 def similarity_key(item: NewsItem) -> str:
@@ -110,20 +138,20 @@ def similarity_key(item: NewsItem) -> str:
     64 permutations, the low 16 bits of each (b-bit MinHash, Li and König 2010), base64url behind its version. The share
     of equal positions estimates the Jaccard similarity of two items.
     """
-    text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}").casefold()
+    text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}"[:SIGNATURE_CHARS]).casefold()
     signature = RMinHash(SIGNATURE_PERMUTATIONS, 1)
-    signature.update([match.group() for match in islice(_WORD.finditer(text), SIGNATURE_WORDS)])
+    signature.update(_WORD.findall(text)[:SIGNATURE_WORDS])
     halves = array("H", struct.pack(f"<{SIGNATURE_PERMUTATIONS}I", *signature.digest()))
     return "m1:" + urlsafe_b64encode(halves[::2].tobytes()).rstrip(b"=").decode()
 
 
 def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, attempts: int = 1) -> DeadLetter:
-    """The record whole, with the reason."""
+    """The record whole, with the reason; without its headers where it has too many."""
     return DeadLetter(
         input=InputRef(topic=record.topic, partition=record.partition, offset=record.offset),
         key=record.key,
         value=record.value,
-        headers=tuple(record.headers),
+        headers=tuple(record.headers) if len(record.headers) <= MAX_HEADERS else (),
         timestamp_ms=record.timestamp_ms,
         kind=rejected.kind,
         reason=rejected.reason,

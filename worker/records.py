@@ -23,8 +23,11 @@ class Record:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of key and value."""
-        return len(self.key or b"") + len(self.value or b"")
+        """Bytes of key, value and headers."""
+        size_bytes = len(self.key or b"") + len(self.value or b"")
+        for name, value in self.headers:
+            size_bytes += len(name) + len(value or b"")
+        return size_bytes
 
 
 @dataclass(frozen=True, slots=True)

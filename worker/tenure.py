@@ -97,17 +97,19 @@ def encode_runs(runs: Mapping[int, LabelledRun], topics: Topics) -> list[OutReco
         for partition, run in runs.items()
         for event in run.events
     ]
-    dead = [OutRecord(topics.dead, letter.key, _encode_dead(letter)) for run in runs.values() for letter in run.dead]
+    dead = [_bury(letter, topics.dead) for run in runs.values() for letter in run.dead]
     return events + dead
 
 
-def _encode_dead(letter: DeadLetter) -> bytes:
+def _bury(letter: DeadLetter, topic: str) -> OutRecord:
     """The letter, without the value where the topic could not hold it: one hostile record must not stop the worker."""
-    encoded = letter.to_json()
-    if len(encoded) <= MAX_DEAD_LETTER_BYTES:
-        return encoded
+    if len(letter.value or b"") <= MAX_DEAD_LETTER_BYTES:  # else it is not even encoded, which would take long
+        encoded = letter.to_json()
+        if len(encoded) + len(letter.key or b"") <= MAX_DEAD_LETTER_BYTES:
+            return OutRecord(topic, letter.key, encoded)
     reason = f"{letter.reason} (the value, {len(letter.value or b'')} bytes, is left out: read it at its coordinates)"
-    return letter.model_copy(update={"value": None, "headers": (), "key": None, "reason": reason}).to_json()
+    left = letter.model_copy(update={"value": None, "headers": (), "key": None, "reason": reason})
+    return OutRecord(topic, None, left.to_json())
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from stacknorm.bundle import TaskKind
 from stacknorm.encoder.tokens import Text
 from stacknorm.entities import Mention
 from stacknorm.spans.words import Places, split_words
-from stacknorm.text import Cleaned, clean_text, clean_with_origins, truncate_text
+from stacknorm.text import Cleaned, clean_text, clean_with_origins, cut_raw_text, truncate_text
 
 Owners = npt.NDArray[np.int64]
 
@@ -62,14 +62,15 @@ def prepare(
 
     Args:
         texts: as given.
-        most_tokens: of a text that can be read; characters that lie beyond them are cut off.
+        most_tokens: of a text that can be read; characters that lie beyond them are cut off, and mentions in them left
+            out.
         kinds: of the tasks to answer.
         mentions: of each text as given; one whose characters are cleaned away (in a URL) is left out.
     """
     if not kinds & {"entity", "spans"}:
         return Passages([_clean(text, most_tokens) for text in texts], ())
-    cleaned = [clean_with_origins(first_of(text)) for text in texts]
-    read = [_replace_first(text, truncate_text(c.text, most_tokens)) for text, c in zip(texts, cleaned, strict=True)]
+    cleaned = [clean_with_origins(cut_raw_text(first_of(text), most_tokens)) for text in texts]
+    read = [_replace_first(text, c.text, most_tokens) for text, c in zip(texts, cleaned, strict=True)]
     stretches = [
         Stretch(text, *place, mention)
         for text, found in enumerate(mentions)
@@ -87,10 +88,14 @@ def first_of(text: Text) -> str:
 
 def _clean(text: Text, most_tokens: int) -> Text:
     if isinstance(text, str):
-        return truncate_text(clean_text(text), most_tokens)
-    first, second = text
-    return truncate_text(clean_text(first), most_tokens), truncate_text(clean_text(second), most_tokens)
+        return _clean_one(text, most_tokens)
+    return _clean_one(text[0], most_tokens), _clean_one(text[1], most_tokens)
 
 
-def _replace_first(text: Text, first: str) -> Text:
-    return first if isinstance(text, str) else (first, clean_text(text[1]))
+def _clean_one(text: str, most_tokens: int) -> str:
+    return truncate_text(clean_text(cut_raw_text(text, most_tokens)), most_tokens)
+
+
+def _replace_first(text: Text, first: str, most_tokens: int) -> Text:
+    kept = truncate_text(first, most_tokens)
+    return kept if isinstance(text, str) else (kept, _clean_one(text[1], most_tokens))

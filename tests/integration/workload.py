@@ -189,4 +189,9 @@ def poison_values() -> tuple[bytes, ...]:
         orjson.dumps({"title": f"combined a{marks}"}),
         orjson.dumps({"title": "bad time", "published_at": "yesterday"}),
         b'{"title": "lone \\ud800 surrogate"}',
+        b'{"title": "many lists", "x": [' + b"[]," * 130_000 + b"1]}",
+        b'{"title": "no symbols", "symbols": [' + b"1," * 100_000 + b"1]}",
+        b'{"title": "long number", "revision": ' + b"9" * 100_000 + b"}",
+        b'{"title": "infinite", "revision": 1e999}',
+        b'{"title": "long name", "supersedes": "' + b"a" * 100_000 + b'"}',
     )
