@@ -18,6 +18,7 @@ from worker.console import err, out, read_settings, read_settings_of_a_running_s
 from worker.dlq.cli import dlq_app
 from worker.errors import Misconfigured, WorkerError
 from worker.records import OutRecord
+from worker.replay.cli import replay
 from worker.settings import describe_settings
 
 HELP = """Financial text in on Kafka; sentiment, topics, and alerts on surges of bad news out, exactly once.
@@ -34,6 +35,7 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
+app.command()(replay)
 
 
 class Role(StrEnum):

@@ -122,6 +122,11 @@ class Detector:
         """Events of a partition that wait for the merge."""
         return self._merge.buffered(partition)
 
+    @property
+    def bound_ms(self) -> int:
+        """All records still to come are at or above this clock; -1 while that is unknown of a partition."""
+        return self._merge.bound_ms()
+
     def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
         """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
         alerts: list[AlertEvent] = []

@@ -29,6 +29,8 @@ class TopicSettings(Section):
 
     prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)] = "news."
     """In front of every topic's name."""
+    raw: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", max_length=249)] | None = None
+    """Whole name of the raw topic where it is not the prefix and ``raw``: other outputs of the same input."""
     partitions: Annotated[int, Field(gt=0, le=1000)] = 6
     """Of the raw, labelled and progress topics; it cannot change later."""
     replication_factor: Annotated[int, Field(gt=0, le=10)] = 1
@@ -195,7 +197,7 @@ class Settings(BaseSettings):
     @property
     def topic_names(self) -> Topics:
         """The names of the topics."""
-        return Topics(self.topics.prefix)
+        return Topics(self.topics.prefix, self.topics.raw)
 
     @property
     def topic_specs(self) -> tuple[TopicSpec, ...]:

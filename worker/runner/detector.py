@@ -57,7 +57,7 @@ async def run_detector(
         return SHARD in lease.owned and not stop.is_set()
 
     def make_shard() -> ShardRun:
-        return ShardRun(settings, rules, thread, is_ours, around)
+        return ShardRun(settings, rules, thread, is_ours, vitals=vitals, around=around)
 
     closed = False
     try:
@@ -102,6 +102,8 @@ class ShardRun:
         rules: Rules,
         thread: Compute,
         is_ours: Callable[[], bool],
+        *,
+        vitals: Vitals,
         around: Surroundings = REAL,
     ) -> None:
         self._settings = settings
@@ -109,6 +111,7 @@ class ShardRun:
         self._topics = settings.topic_names
         self._thread = thread
         self._is_ours = is_ours
+        self._vitals = vitals
         self._around = around
         self._sink = TransactionalSink(
             settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector", around.make_clients
@@ -132,6 +135,8 @@ class ShardRun:
                 batch = await self._advance(detector, await self._read(detector))
                 if batch is not None:
                     await self._commit(batch)
+                else:
+                    self._vitals.settled_ms = detector.bound_ms
                 await self._say_facts(detector)
         finally:
             await asyncio.gather(self._sink.stop(), self._reader.stop())

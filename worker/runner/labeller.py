@@ -226,7 +226,8 @@ class Labeller:
     def _mark_idle(self, tenure: Tenure, labelled: Labelled | None, ends: Mapping[int, End]) -> dict[int, Reached]:
         if self._settings.idle_clock == "data":
             return {}
-        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(self._around.now()), _passing_seconds())
+        now = self._around.idle_now or self._around.now
+        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(now()), _passing_seconds())
 
     async def _delivered(self) -> None:
         """Wait for the delivery on its way. Shielded: to cancel a commit is not to know how it ended."""
