@@ -84,13 +84,15 @@ def check(
     bundle: Annotated[bool, typer.Option(help="Load the bundle too, which takes a few seconds.")] = True,
 ) -> None:
     """Look at settings, broker, topics and bundle before a start; exit status 2 if anything is wrong."""
-    from worker.check import check_bundle, check_topics
+    from worker.check import check_bundle, check_state, check_topics
 
     settings = read_settings(context)
 
     async def look() -> int:
         problems = 0
         findings = [finding async for finding in check_topics(settings)]
+        if all(finding.problem is None for finding in findings):
+            findings.append(await check_state(settings))
         findings += [check_bundle(settings)] if bundle else []
         for finding in findings:
             problems += finding.problem is not None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from worker.check import require_topics
+from worker.check import require_state, require_topics
 from worker.engines import load_engine
 from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
@@ -66,6 +66,7 @@ async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) ->
         return False
     waiting.result()
     await require_topics(settings)
+    await require_state(settings)
     return True
 
 

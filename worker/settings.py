@@ -6,7 +6,7 @@ An environment variable is ``STACKNORM_`` and the path to the setting, nested wi
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,6 +18,7 @@ from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
 from worker.surge.rules import Rules
+from worker.surge.versions import STATE, Versions
 from worker.topics import Topics, TopicSpec, plan_topics
 from worker.units import UnitLimits
 
@@ -110,6 +111,8 @@ class SurgeSettings(Section):
     """F: the false alerts a day the desk accepts, over all keys together."""
     negatives_a_day: Annotated[float, Field(gt=0)] = 20_000.0
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
+    state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
+    """Of the state's records that are written; the newest once no worker of the last version runs."""
 
 
 class HttpSettings(Section):
@@ -220,6 +223,11 @@ class Settings(BaseSettings):
         return BreakerRules(
             self.dead_letters.window_records, self.dead_letters.max_share, self.dead_letters.min_letters
         )
+
+    @property
+    def state_versions(self) -> Versions:
+        """Which versions of the state's records are read and written."""
+        return replace(STATE, writes=self.surge.state_version)
 
     @property
     def rules(self) -> Rules:

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.codec import to_instant
-from worker.detector import Detector, Facts
+from worker.detector import Facts
 from worker.kafka.admin import Lag, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.groups import Owner, read_owners
 from worker.kafka.reader import LogReader
+from worker.runner.detector import restore_detector
 from worker.settings import Settings
 from worker.sinks.tail import open_reader
 
@@ -68,7 +69,7 @@ async def read_detector_facts(settings: Settings) -> Facts:
 
 async def _read_facts(reader: LogReader, settings: Settings) -> Facts:
     changelog = await reader.read_newest(Place(settings.topic_names.surge_state, 0))
-    return Detector.restore(settings.rules, settings.topics.partitions, changelog.items()).facts()
+    return restore_detector(settings, settings.rules, changelog).facts()
 
 
 async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> dict[int, datetime]:

@@ -99,7 +99,7 @@ def find_differences(spec: TopicSpec, state: TopicState | None) -> list[str]:
     if state.partitions != spec.partitions:
         differences.append(
             f"topic {spec.name} has {state.partitions} partitions, not {spec.partitions}: "
-            "set topics.partitions to match, or start with a new topics.prefix"
+            "set topics.partitions to match if nothing is labelled yet, else begin anew (docs/operations.md)"
         )
     for name, wanted in spec.config.items():
         found = state.config.get(name, "unset")

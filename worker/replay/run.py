@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.table import Table
 
 from schemas.events import AlertEvent, AlertStatus, Progress
-from worker.codec import to_ms
+from worker.codec import decode_event, to_ms
 from worker.errors import Misconfigured
 from worker.kafka.admin import create_topics, describe_topics
 from worker.kafka.connection import Place
@@ -47,10 +47,10 @@ class Tally:
         elif record.topic == topics.dead:
             self.dead += 1
         elif record.topic == topics.progress:
-            mark = Progress.model_validate_json(record.value or b"")
+            mark = decode_event(Progress, record)
             self.reached[mark.partition] = mark.raw_next_offset
         else:
-            alert = AlertEvent.model_validate_json(record.value or b"")
+            alert = decode_event(AlertEvent, record)
             self.alerts[alert.alert_id] = alert.status
 
     def done(self, plan: Plan) -> int:
