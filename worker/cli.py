@@ -106,14 +106,35 @@ def check(
 
 
 @app.command()
-def status(context: typer.Context) -> None:
-    """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands."""
-    from worker.status import Status, read_status, render_status
+def status(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look, for scripts.")] = False,
+    watch: Annotated[float | None, typer.Option(min=0.1, help="Look again after so many seconds, for ever.")] = None,
+) -> None:
+    """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands.
 
-    async def look() -> Status:
-        return await read_status(await read_settings_of_a_running_system(context), datetime.now(UTC))
+    Behind what can be read now: records of an open transaction do not count before it ends.
+    """
+    import orjson
 
-    out.print(render_status(asyncio.run(look())))
+    from worker.status import Status, describe_status, read_status, render_status
+
+    def show(status: Status) -> None:
+        if as_json:
+            print(orjson.dumps(describe_status(status)).decode(), flush=True)  # noqa: T201 -- the output of this command
+            return
+        if watch is not None:
+            out.clear()
+        out.print(render_status(status))
+
+    async def look() -> None:
+        settings = await read_settings_of_a_running_system(context)
+        show(await read_status(settings, datetime.now(UTC)))
+        while watch is not None:
+            await asyncio.sleep(watch)
+            show(await read_status(settings, datetime.now(UTC)))
+
+    asyncio.run(look())
 
 
 @app.command()

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from schemas.events import format_instant
 from worker.codec import to_instant
 from worker.detector import Facts
 from worker.kafka.admin import Lag, read_lag
@@ -84,6 +86,34 @@ async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> d
             if record.timestamp_ms >= 0:
                 oldest[record.partition] = to_instant(record.timestamp_ms)
     return oldest
+
+
+def describe_status(status: Status) -> dict[str, Any]:
+    """For scripts; ends are last stable offsets, so records of open transactions do not wait yet."""
+    facts = status.facts
+    return {
+        "at": format_instant(status.at),
+        "partitions": [
+            {
+                "partition": row.partition,
+                "owner": row.owner and row.owner._asdict(),
+                "committed": row.lag.committed,
+                "end": row.lag.last_stable_offset,
+                "lag_records": row.lag.records,
+                "lag_seconds": round(row.lag_seconds(status.at), 3),
+            }
+            for row in status.partitions
+        ],
+        "detector": {
+            "owner": status.shard_owner and status.shard_owner._asdict(),
+            "clock": facts.clock and format_instant(facts.clock),
+            "learning": facts.learning,
+            "exposure_days": round(facts.exposure_days, 3),
+            "keys": facts.keys,
+            "keys_learning": facts.keys_learning,
+            "firing": facts.firing,
+        },
+    }
 
 
 def render_status(status: Status) -> RenderableType:
