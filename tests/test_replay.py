@@ -176,11 +176,11 @@ async def look_at_all_that_is_live(live: Settings) -> object:
     return ends, offsets
 
 
-def command(live: Settings, *words: str) -> subprocess.CompletedProcess[str]:
+def command(live: Settings, *words: str, **added: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STACKNORM_")}
     return subprocess.run(
-        [sys.executable, "-m", "worker", "replay", *words],
-        capture_output=True, text=True, env=environment | live.to_environment(), check=False, timeout=SECONDS,
+        [sys.executable, "-m", "worker", *words],
+        capture_output=True, text=True, env=environment | live.to_environment() | added, check=False, timeout=SECONDS,
     )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def test_from_the_start_of_the_log_labels_and_alerts_are_those_of_the_live_run_a
 
     outputs = asyncio.run(play_live())
     before = asyncio.run(look_at_all_that_is_live(live))
-    stretch = ("--from", "2026-03-01", "--to", "2026-03-20", "--output-prefix", prefix)
+    stretch = ("replay", "--from", "2026-03-01", "--to", "2026-03-20", "--output-prefix", prefix)
 
     planned = command(live, *stretch)
     assert planned.returncode == 0, planned.stderr
@@ -215,7 +215,10 @@ def test_from_the_start_of_the_log_labels_and_alerts_are_those_of_the_live_run_a
 
     done = command(live, *stretch, "--execute")
     assert done.returncode == 0, done.stderr
-    assert f"STACKNORM_TOPICS__PREFIX={prefix} STACKNORM_TOPICS__RAW={live.topic_names.raw}" in done.stdout
+    view = f"STACKNORM_TOPICS__PREFIX={prefix} STACKNORM_TOPICS__RAW={live.topic_names.raw}"
+    assert f"{view} stacknorm-worker tail" in done.stdout
+    seen = command(live, "tail", "--active", "--json", **dict(each.split("=") for each in view.split()))
+    assert seen.returncode == 0, seen.stderr
     replayed = asyncio.run(read_replay())
     assert find_violations(replayed, outputs) == []
     assert len(replayed.alerts) == len(outputs.alerts) >= 3
