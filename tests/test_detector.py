@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.events import AlertEvent, AlertKind, AlertStatus, LabelledEvent
 from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
-from worker.detector import Batch, Detector, Position, detect
+from worker.detector import Batch, Detector, Position, detect, read_stamp
 from worker.surge.rules import Rules
 
 Items = list[tuple[float, dict[str, object]]]
@@ -226,20 +226,19 @@ def test_the_first_batch_is_the_frontier_alone():
     assert dict(restored.positions) == {0: Position(5, 1), 1: Position(0, 0)}
 
 
-def test_a_new_partition_begins_beside_those_restored():
-    batch = Detector.restore(Rules(), 1, []).begin({0: Position(5, 1)})
-    wider = Detector.restore(Rules(), 2, batch.changelog)
-    assert set(wider.positions) == {0}
-    wider.begin({1: Position(0, 0)})
-    assert set(wider.positions) == {0, 1}
-    with pytest.raises(ValueError, match="started already"):
-        wider.begin({0: Position(0, 0)})
-
-
-def test_a_state_of_more_partitions_is_refused():
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_state_of_another_number_of_partitions_is_refused_with_the_mend(partitions):
     batch = Detector.restore(Rules(), 2, []).begin({0: Position(0, 0), 1: Position(0, 0)})
-    with pytest.raises(ValueError, match="partition 1 of 1"):
-        Detector.restore(Rules(), 1, batch.changelog)
+    assert read_stamp(batch.changelog[-1][1] or b"") == 2
+    with pytest.raises(ValueError, match=f"of 2 partitions, and topics.partitions is {partitions}: set .* = 2, or"):
+        Detector.restore(Rules(), partitions, batch.changelog)
+
+
+def test_a_partition_begins_once():
+    detector = Detector.restore(Rules(), 1, [])
+    detector.begin({0: Position(5, 1)})
+    with pytest.raises(ValueError, match="started already"):
+        detector.begin({0: Position(0, 0)})
 
 
 def test_a_state_of_an_unknown_version_is_refused():

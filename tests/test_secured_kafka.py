@@ -16,7 +16,7 @@ import pytest
 from processes import Fleet, environment_of
 from secured_broker import KEY_PASSWORD, PASSWORD, Secured, run_secured
 from worker.acls import Duty, Grant, list_grants, render_commands
-from worker.check import require_topics
+from worker.check import require_state, require_topics
 from worker.deterministic import DeterministicEngine
 from worker.errors import Misconfigured
 from worker.feeds.jsonl import open_feed
@@ -49,6 +49,7 @@ LACKING_MORE = [
     (Duty.labeller, "topic", "labelled", "Read", "topic .*labelled"),
     (Duty.labeller, "topic", "progress", "Write", "topic .*progress"),
     (Duty.labeller, "topic", "dead", "Write", "topic .*dead"),
+    (Duty.labeller, "topic", "surge-state", "Read", "topic .*surge-state"),
     (Duty.detector, "topic", "progress", "Read", "topic .*progress"),
     (Duty.detector, "topic", "surge-state", "Read", "topic .*surge-state"),
     (Duty.detector, "group", "detector", "Read", "group .*-detector"),
@@ -157,6 +158,7 @@ async def feed(settings: Settings) -> None:
 async def carry_out(duty: Duty, settings: Settings, stop: asyncio.Event) -> None:
     await await_broker(settings.kafka)
     await require_topics(settings)
+    await require_state(settings)
     if duty is Duty.labeller:
         await run_labeller(settings, DeterministicEngine(), stop, Vitals("labeller"))
     else:

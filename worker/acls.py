@@ -39,7 +39,13 @@ LOOK = ("Describe", "DescribeConfigs")  # whoever starts looks at all topics fir
 
 # Read and Write imply Describe.
 _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
-    Duty.labeller: {"raw": READ, "labelled": READ + WRITE, "progress": READ + WRITE, "dead": WRITE},
+    Duty.labeller: {
+        "raw": READ,
+        "labelled": READ + WRITE,
+        "progress": READ + WRITE,
+        "dead": WRITE,
+        "surge_state": READ,
+    },
     Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "surge_state": READ + WRITE},
     Duty.feed: {"raw": WRITE},
     Duty.subscriber: {"labelled": READ, "alerts": READ},

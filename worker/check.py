@@ -4,10 +4,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from stacknorm.errors import StacknormError
+from worker.detector import FRONTIER_KEY, describe_partitions, read_stamp
 from worker.engines import load_engine
 from worker.errors import Misconfigured, WorkerError
 from worker.kafka.admin import describe_topics
+from worker.kafka.connection import Place
 from worker.settings import Settings
+from worker.sinks.tail import open_reader
 from worker.topics import find_differences
 
 
@@ -38,6 +41,22 @@ async def check_topics(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("topic", f"{spec.name}, {spec.partitions} partitions", "\n".join(problems) or None)
 
 
+async def check_state(settings: Settings) -> Finding:
+    """The detector's state, by its newest record: that it can be gone on from, once there is one."""
+    place = Place(settings.topic_names.surge_state, 0)
+    partitions = settings.topics.partitions
+    async with open_reader(settings, "check") as reader:
+        frontier = (await reader.read_last([place])).get(place)
+    if frontier is None or frontier.key != FRONTIER_KEY or frontier.value is None:
+        return Finding("state", "none yet")
+    try:
+        stamped = read_stamp(frontier.value, settings.state_versions)
+    except ValueError as error:
+        return Finding("state", place.topic, f"{place.topic} cannot be continued from: {error}")
+    problem = f"{place.topic} cannot be continued from: {describe_partitions(stamped, partitions)}"
+    return Finding("state", f"of {stamped} partitions", None if stamped == partitions else problem)
+
+
 def check_bundle(settings: Settings) -> Finding:
     """The bundle: that it can be loaded, and labels as events need it."""
     detail = f"{settings.engine.kind} {settings.engine.bundle if settings.engine.kind == 'stack' else ''}".strip()
@@ -46,6 +65,16 @@ def check_bundle(settings: Settings) -> Finding:
     except (WorkerError, StacknormError) as error:
         return Finding("engine", detail, str(error))
     return Finding("engine", f"{engine.identity.name}, digest {engine.identity.digest[:12]}")
+
+
+async def require_state(settings: Settings) -> None:
+    """Stop a start on a detector's state that cannot be gone on from.
+
+    Raises:
+        Misconfigured: names the difference and its mend.
+    """
+    if problem := (await check_state(settings)).problem:
+        raise Misconfigured(problem)
 
 
 async def require_topics(settings: Settings) -> None:

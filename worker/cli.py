@@ -18,6 +18,7 @@ from worker.console import err, out, read_settings, read_settings_of_a_running_s
 from worker.dlq.cli import dlq_app
 from worker.errors import Misconfigured, WorkerError
 from worker.records import OutRecord
+from worker.replay.cli import replay
 from worker.settings import describe_settings
 
 HELP = """Financial text in on Kafka; sentiment, topics, and alerts on surges of bad news out, exactly once.
@@ -34,6 +35,7 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
+app.command()(replay)
 
 
 class Role(StrEnum):
@@ -82,13 +84,15 @@ def check(
     bundle: Annotated[bool, typer.Option(help="Load the bundle too, which takes a few seconds.")] = True,
 ) -> None:
     """Look at settings, broker, topics and bundle before a start; exit status 2 if anything is wrong."""
-    from worker.check import check_bundle, check_topics
+    from worker.check import check_bundle, check_state, check_topics
 
     settings = read_settings(context)
 
     async def look() -> int:
         problems = 0
         findings = [finding async for finding in check_topics(settings)]
+        if all(finding.problem is None for finding in findings):
+            findings.append(await check_state(settings))
         findings += [check_bundle(settings)] if bundle else []
         for finding in findings:
             problems += finding.problem is not None
@@ -102,14 +106,35 @@ def check(
 
 
 @app.command()
-def status(context: typer.Context) -> None:
-    """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands."""
-    from worker.status import Status, read_status, render_status
+def status(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look, for scripts.")] = False,
+    watch: Annotated[float | None, typer.Option(min=0.1, help="Look again after so many seconds, for ever.")] = None,
+) -> None:
+    """Show who owns which partition, how far behind it is in records and seconds, and where the detector stands.
 
-    async def look() -> Status:
-        return await read_status(await read_settings_of_a_running_system(context), datetime.now(UTC))
+    Behind what can be read now: records of an open transaction do not count before it ends.
+    """
+    import orjson
 
-    out.print(render_status(asyncio.run(look())))
+    from worker.status import Status, describe_status, read_status, render_status
+
+    def show(status: Status) -> None:
+        if as_json:
+            print(orjson.dumps(describe_status(status)).decode(), flush=True)  # noqa: T201 -- the output of this command
+            return
+        if watch is not None:
+            out.clear()
+        out.print(render_status(status))
+
+    async def look() -> None:
+        settings = await read_settings_of_a_running_system(context)
+        show(await read_status(settings, datetime.now(UTC)))
+        while watch is not None:
+            await asyncio.sleep(watch)
+            show(await read_status(settings, datetime.now(UTC)))
+
+    asyncio.run(look())
 
 
 @app.command()

@@ -8,15 +8,15 @@ from array import array
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import orjson
 import regex
 from pydantic import ValidationError
 from rensa import RMinHash
 
-from schemas.events import DeadLetter, Entity, InputRef, NewsItem
-from worker.errors import Fatal, Rejected
+from schemas.events import DeadLetter, Entity, Event, InputRef, NewsItem
+from worker.errors import Fatal, Misconfigured, Rejected
 from worker.records import PartitionClock, Record
 
 HEARTBEAT_HEADER = "stacknorm-heartbeat"
@@ -28,6 +28,8 @@ SIGNATURE_PERMUTATIONS = 64
 SIGNATURE_WORDS = 64  # the title and the first words of the body; copies differ further down
 SIGNATURE_CHARS = 4096  # in which these words must stand: some letters grow threefold when normalised
 SHOWN_CHARS = 60  # of a value that is refused
+
+Written = TypeVar("Written", bound=Event)
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _COMBINING_RUN = regex.compile(rf"\p{{M}}{{{MAX_COMBINING_MARKS + 1},}}")
@@ -42,6 +44,28 @@ class InputRules:
     input_format: Literal["json", "text"] = "json"
     max_value_bytes: int = 1 << 20
     max_text_chars: int = 100_000
+
+
+def decode_event(contract: type[Written], record: Record) -> Written:
+    """An event in a record that a worker wrote.
+
+    Raises:
+        Misconfigured: it is of a version that this program does not read, or no such event at all.
+    """
+    try:
+        return contract.model_validate_json(record.value or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = f"{record.topic}-{record.partition} at offset {record.offset}, key {(record.key or b'').decode()!r}"
+        if first["loc"] == ("schema_version",):
+            read = ", ".join(str(each) for each in get_args(contract.model_fields["schema_version"].annotation))
+            raise Misconfigured(
+                f"{where} is of version {first['input']}, this worker reads {read}: a newer worker wrote it, so "
+                "start one of its version"
+            ) from error
+        raise Misconfigured(
+            f"{where} is no {contract.__name__}: {first['msg']}; did another program write it?"
+        ) from error
 
 
 def is_heartbeat(record: Record) -> bool:

@@ -1,6 +1,7 @@
 """What every command does at its edges: where it prints, and how it comes by its settings."""
 
 import sys
+from datetime import UTC, datetime
 
 import typer
 from rich.console import Console
@@ -11,6 +12,16 @@ PIPE_WIDTH = 120  # where there is no terminal to ask
 
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
+
+
+def read_time(text: str) -> datetime:
+    """An ISO time; one without a zone is UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def read_settings(context: typer.Context) -> Settings:

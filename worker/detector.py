@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
-
 from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
 from worker.merge import UNKNOWN_CLOCK, Merge, Position
 from worker.surge.baseline import DAY_MS
 from worker.surge.revision import clock_of, instant_of
 from worker.surge.rules import Rules
 from worker.surge.shard import Shard
+from worker.surge.versions import STATE, Versions
 
 __all__ = ["Batch", "Detector", "Facts", "Position", "detect"]
 
 FRONTIER_KEY = b"frontier"
-FRONTIER_VERSION = 1
 
 FRONTIER_EVERY_MS = 10_000
 """How far marks alone must carry the merge before they are worth a transaction; a restart reads them again."""
@@ -58,31 +56,39 @@ class Detector:
     batches change them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, partitions: int) -> None:
+    def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE) -> None:
+        self._partitions = partitions
+        self._versions = versions
         self._merge: Merge[LabelledEvent] = Merge(partitions)
-        self._shard = Shard(rules)
+        self._shard = Shard(rules, versions)
         self._raw_next_offset: dict[int, int] = {}
         self._written_bound_ms = UNKNOWN_CLOCK
         self._late = 0
 
     @classmethod
-    def restore(cls, rules: Rules, partitions: int, changelog: Iterable[tuple[bytes, bytes | None]]) -> "Detector":
+    def restore(
+        cls,
+        rules: Rules,
+        partitions: int,
+        changelog: Iterable[tuple[bytes, bytes | None]],
+        versions: Versions = STATE,
+    ) -> "Detector":
         """The detector as its committed changelog, in order, left it; a new one if that is empty.
 
         Raises:
-            ValueError: The changelog was written for more partitions, or by a version this program does not read.
+            ValueError: A record is of a version that is not read, or the state is of another number of partitions.
         """
-        detector = cls(rules, partitions)
+        detector = cls(rules, partitions, versions)
         newest = dict(changelog)
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
             records = [(key.decode(), value) for key, value in newest.items() if value is not None]
-            detector._restore_from(orjson.loads(frontier), records)
+            detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier), records)
         return detector
 
     def _restore_from(self, frontier: dict[str, Any], records: list[tuple[str, bytes]]) -> None:
-        if frontier["v"] != FRONTIER_VERSION:
-            raise ValueError(f"frontier of version {frontier['v']}, this program reads version {FRONTIER_VERSION}")
+        if (stamped := len(frontier["partitions"])) != self._partitions:
+            raise ValueError(describe_partitions(stamped, self._partitions))
         for number, labelled, progress, marked_clock_ms, raw in frontier["partitions"]:
             self._merge.start(number, Position(labelled, progress), marked_clock_ms)
             self._raw_next_offset[number] = raw
@@ -122,6 +128,11 @@ class Detector:
         """Events of a partition that wait for the merge."""
         return self._merge.buffered(partition)
 
+    @property
+    def bound_ms(self) -> int:
+        """All records still to come are at or above this clock; -1 while that is unknown of a partition."""
+        return self._merge.bound_ms()
+
     def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
         """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
         alerts: list[AlertEvent] = []
@@ -155,7 +166,6 @@ class Detector:
     def _batch(self, alerts: list[AlertEvent], applied: int) -> Batch:
         marked_clocks_ms = self._merge.marked_clocks_ms
         frontier = {
-            "v": FRONTIER_VERSION,
             "clock_ms": self._merge.clock_ms,
             "partitions": [
                 (number, *position, marked_clocks_ms[number], self._raw_next_offset[number])
@@ -164,7 +174,8 @@ class Detector:
             "totals": self._shard.totals(),
         }
         self._written_bound_ms = self._merge.bound_ms()
-        return Batch(tuple(alerts), (*self._shard.take_changes(), (FRONTIER_KEY, orjson.dumps(frontier))), applied)
+        sealed = (FRONTIER_KEY, self._versions.seal(FRONTIER_KEY.decode(), frontier))
+        return Batch(tuple(alerts), (*self._shard.take_changes(), sealed), applied)
 
     @property
     def learning(self) -> bool:
@@ -187,6 +198,24 @@ class Detector:
             firing=sum(state.alert is not None for state in states),
             late=self._late,
         )
+
+
+def read_stamp(frontier: bytes, versions: Versions = STATE) -> int:
+    """The number of partitions that the state is of.
+
+    Raises:
+        ValueError: The record is of a version that is not read.
+    """
+    return len(versions.open(FRONTIER_KEY.decode(), frontier)["partitions"])
+
+
+def describe_partitions(stamped: int, given: int) -> str:
+    """What is wrong when the state is of another number of partitions, with its mend."""
+    return (
+        f"it is of {stamped} partitions, and topics.partitions is {given}: set topics.partitions = {stamped}, or, "
+        "where topics were given more partitions, which Kafka cannot take back, begin anew under another topics.prefix "
+        "and group_prefix, with topics.raw (docs/operations.md)"
+    )
 
 
 def detect(

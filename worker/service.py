@@ -5,14 +5,14 @@ import gc
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from worker.check import require_topics
+from worker.check import require_state, require_topics
 from worker.engines import load_engine
 from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
-from worker.runner.tasks import stop_on_signals
+from worker.runner.tasks import run_until_all, stop_on_signals
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
 
@@ -41,18 +41,8 @@ async def serve(settings: Settings, *, labeller: bool, detector: bool) -> None:
             roles.append(role(settings, stop, vitals[-1]))
     async with serve_health(settings.http.host, settings.http.port, _checks(vitals)) as port:
         log.info("worker.starting", labeller=labeller, detector=detector, instance=settings.instance, http_port=port)
-        await _run_all(roles, stop)
+        await run_until_all(stop, *roles)
     log.info("worker.stopped")
-
-
-async def _run_all(roles: Sequence[Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
-    """Run until all have ended; the first to end or fail stops the others, which drain."""
-    tasks = [asyncio.create_task(role) for role in roles]
-    for task in tasks:
-        task.add_done_callback(lambda _: stop.set())
-    await asyncio.wait(tasks)
-    for task in tasks:
-        task.result()
 
 
 async def _label(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
@@ -88,6 +78,7 @@ async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) ->
         return False
     waiting.result()
     await require_topics(settings)
+    await require_state(settings)
     return True
 
 

@@ -6,7 +6,7 @@ An environment variable is ``STACKNORM_`` and the path to the setting, nested wi
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,6 +18,7 @@ from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
 from worker.surge.rules import Rules
+from worker.surge.versions import STATE, Versions
 from worker.topics import Topics, TopicSpec, plan_topics
 from worker.units import UnitLimits
 
@@ -29,6 +30,8 @@ class TopicSettings(Section):
 
     prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]*$", max_length=200)] = "news."
     """In front of every topic's name."""
+    raw: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", max_length=249)] | None = None
+    """Whole name of the raw topic where it is not the prefix and ``raw``: other outputs of the same input."""
     partitions: Annotated[int, Field(gt=0, le=1000)] = 6
     """Of the raw, labelled and progress topics; it cannot change later."""
     replication_factor: Annotated[int, Field(gt=0, le=10)] = 1
@@ -108,6 +111,8 @@ class SurgeSettings(Section):
     """F: the false alerts a day the desk accepts, over all keys together."""
     negatives_a_day: Annotated[float, Field(gt=0)] = 20_000.0
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
+    state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
+    """Of the state's records that are written; the newest once no worker of the last version runs."""
 
 
 class HttpSettings(Section):
@@ -195,7 +200,7 @@ class Settings(BaseSettings):
     @property
     def topic_names(self) -> Topics:
         """The names of the topics."""
-        return Topics(self.topics.prefix)
+        return Topics(self.topics.prefix, self.topics.raw)
 
     @property
     def topic_specs(self) -> tuple[TopicSpec, ...]:
@@ -218,6 +223,11 @@ class Settings(BaseSettings):
         return BreakerRules(
             self.dead_letters.window_records, self.dead_letters.max_share, self.dead_letters.min_letters
         )
+
+    @property
+    def state_versions(self) -> Versions:
+        """Which versions of the state's records are read and written."""
+        return replace(STATE, writes=self.surge.state_version)
 
     @property
     def rules(self) -> Rules:

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from schemas.events import format_instant
 from worker.codec import to_instant
-from worker.detector import Detector, Facts
+from worker.detector import Facts
 from worker.kafka.admin import Lag, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.groups import Owner, read_owners
 from worker.kafka.reader import LogReader
+from worker.runner.detector import restore_detector
 from worker.settings import Settings
 from worker.sinks.tail import open_reader
 
@@ -68,7 +71,7 @@ async def read_detector_facts(settings: Settings) -> Facts:
 
 async def _read_facts(reader: LogReader, settings: Settings) -> Facts:
     changelog = await reader.read_newest(Place(settings.topic_names.surge_state, 0))
-    return Detector.restore(settings.rules, settings.topics.partitions, changelog.items()).facts()
+    return restore_detector(settings, settings.rules, changelog).facts()
 
 
 async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> dict[int, datetime]:
@@ -83,6 +86,34 @@ async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> d
             if record.timestamp_ms >= 0:
                 oldest[record.partition] = to_instant(record.timestamp_ms)
     return oldest
+
+
+def describe_status(status: Status) -> dict[str, Any]:
+    """For scripts; ends are last stable offsets, so records of open transactions do not wait yet."""
+    facts = status.facts
+    return {
+        "at": format_instant(status.at),
+        "partitions": [
+            {
+                "partition": row.partition,
+                "owner": row.owner and row.owner._asdict(),
+                "committed": row.lag.committed,
+                "end": row.lag.last_stable_offset,
+                "lag_records": row.lag.records,
+                "lag_seconds": round(row.lag_seconds(status.at), 3),
+            }
+            for row in status.partitions
+        ],
+        "detector": {
+            "owner": status.shard_owner and status.shard_owner._asdict(),
+            "clock": facts.clock and format_instant(facts.clock),
+            "learning": facts.learning,
+            "exposure_days": round(facts.exposure_days, 3),
+            "keys": facts.keys,
+            "keys_learning": facts.keys_learning,
+            "firing": facts.firing,
+        },
+    }
 
 
 def render_status(status: Status) -> RenderableType:

@@ -12,14 +12,15 @@ MAX_MESSAGE_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The names of the topics under one prefix."""
+    """The names of the topics under one prefix; ``raw_name`` is a raw topic that lies elsewhere."""
 
     prefix: str = "news."
+    raw_name: str | None = None
 
     @property
     def raw(self) -> str:
         """Items as producers write them."""
-        return f"{self.prefix}raw"
+        return self.raw_name or f"{self.prefix}raw"
 
     @property
     def labelled(self) -> str:
@@ -98,7 +99,7 @@ def find_differences(spec: TopicSpec, state: TopicState | None) -> list[str]:
     if state.partitions != spec.partitions:
         differences.append(
             f"topic {spec.name} has {state.partitions} partitions, not {spec.partitions}: "
-            "set topics.partitions to match, or start with a new topics.prefix"
+            "set topics.partitions to match if nothing is labelled yet, else begin anew (docs/operations.md)"
         )
     for name, wanted in spec.config.items():
         found = state.config.get(name, "unset")

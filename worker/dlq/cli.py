@@ -12,7 +12,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worker.console import err, out, read_settings_of_a_running_system
+from worker.console import err, out, read_settings_of_a_running_system, read_time
 from worker.dlq.letters import Letter, Selection, describe, describe_whole, parse_condition
 from worker.dlq.redrive import RedriveRules, Tally, redrive
 from worker.dlq.tables import Survey, render_letter, render_survey, render_tally
@@ -39,16 +39,10 @@ Until = Annotated[str | None, typer.Option(help="Failed before this time. Withou
 
 def _select(where: list[str] | None, since: str | None, until: str | None) -> Selection:
     try:
-        return Selection(tuple(parse_condition(each) for each in where or ()), _read_time(since), _read_time(until))
+        times = (None if text is None else read_time(text) for text in (since, until))
+        return Selection(tuple(parse_condition(each) for each in where or ()), *times)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _read_time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 async def _watch(log: "DeadLog", what: str) -> AsyncIterator[Letter]:

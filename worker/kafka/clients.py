@@ -58,12 +58,14 @@ class Clients(Protocol):
 class AiokafkaClients:
     """The clients of aiokafka."""
 
+    consumer_class: type[AIOKafkaConsumer] = AIOKafkaConsumer
+
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
 
     def make_consumer(self, **settings: Any) -> AIOKafkaConsumer:
         """See `Clients`."""
-        return AIOKafkaConsumer(
+        return self.consumer_class(
             **connection_settings(self.settings),
             enable_auto_commit=False,
             isolation_level="read_committed",

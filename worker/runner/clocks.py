@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from schemas.events import LabelledEvent, Progress
-from worker.codec import encode_clock, to_ms
+from worker.codec import decode_event, encode_clock, to_ms
 from worker.kafka.clients import AiokafkaClients, MakeClients
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
@@ -41,7 +41,7 @@ async def recall_clocks(
 def _choose_clock(event: Record | None, mark: Record | None) -> PartitionClock:
     clocks_ms = []
     if event is not None:
-        clocks_ms.append(to_ms(LabelledEvent.model_validate_json(event.value or b"").clock))
+        clocks_ms.append(to_ms(decode_event(LabelledEvent, event).clock))
     if mark is not None:
-        clocks_ms.append(to_ms(Progress.model_validate_json(mark.value or b"").clock))
+        clocks_ms.append(to_ms(decode_event(Progress, mark).clock))
     return PartitionClock(max(clocks_ms, default=None), 0 if event is None else event.offset + 1)

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from schemas.events import LabelledEvent, Progress
+from worker.codec import decode_event
 from worker.detector import Batch, Detector, Position
 from worker.errors import Fatal, Fenced, Misconfigured, Retriable
 from worker.kafka.connection import Place
@@ -57,7 +58,7 @@ async def run_detector(
         return SHARD in lease.owned and not stop.is_set()
 
     def make_shard() -> ShardRun:
-        return ShardRun(settings, rules, thread, is_ours, around)
+        return ShardRun(settings, rules, thread, is_ours, vitals=vitals, around=around)
 
     closed = False
     try:
@@ -90,6 +91,18 @@ async def _serve(make_shard: Callable[[], "ShardRun"], is_ours: Callable[[], boo
             await asyncio.sleep(RETRY_SECONDS)
 
 
+def restore_detector(settings: Settings, rules: Rules, changelog: Mapping[bytes, bytes | None]) -> Detector:
+    """The detector as the newest records of the state topic left it.
+
+    Raises:
+        Misconfigured: they cannot be continued from, and why.
+    """
+    try:
+        return Detector.restore(rules, settings.topics.partitions, changelog.items(), settings.state_versions)
+    except ValueError as error:
+        raise Misconfigured(f"{settings.topic_names.surge_state} cannot be continued from: {error}") from error
+
+
 class ShardRun:
     """One run of a shard, from its restored state to the loss of its lease or of its transactions.
 
@@ -102,6 +115,8 @@ class ShardRun:
         rules: Rules,
         thread: Compute,
         is_ours: Callable[[], bool],
+        *,
+        vitals: Vitals,
         around: Surroundings = REAL,
     ) -> None:
         self._settings = settings
@@ -109,6 +124,7 @@ class ShardRun:
         self._topics = settings.topic_names
         self._thread = thread
         self._is_ours = is_ours
+        self._vitals = vitals
         self._around = around
         self._sink = TransactionalSink(
             settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector", around.make_clients
@@ -132,6 +148,8 @@ class ShardRun:
                 batch = await self._advance(detector, await self._read(detector))
                 if batch is not None:
                     await self._commit(batch)
+                else:
+                    self._vitals.settled_ms = detector.bound_ms
                 await self._say_facts(detector)
         finally:
             await asyncio.gather(self._sink.stop(), self._reader.stop())
@@ -141,11 +159,7 @@ class ShardRun:
     async def _restore(self) -> Detector:
         start = time.perf_counter()
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
-        partitions = self._settings.topics.partitions
-        try:
-            detector = await self._thread.run(lambda: Detector.restore(self._rules, partitions, changelog.items()))
-        except ValueError as error:
-            raise Misconfigured(f"{self._topics.surge_state} cannot be continued from: {error}") from error
+        detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, changelog))
         await self._begin(detector)
         places = self._places(detector)
         await self._check_held(places)
@@ -210,11 +224,9 @@ class ShardRun:
         def work() -> Batch | None:
             for record in records:
                 if record.topic == self._topics.labelled:
-                    event = LabelledEvent.model_validate_json(record.value or b"")
-                    detector.add_event(record.partition, record.offset, event)
+                    detector.add_event(record.partition, record.offset, decode_event(LabelledEvent, record))
                 else:
-                    mark = Progress.model_validate_json(record.value or b"")
-                    detector.add_mark(record.partition, record.offset, mark)
+                    detector.add_mark(record.partition, record.offset, decode_event(Progress, record))
             for number, position in reached.items():
                 detector.reach(number, position)
             return detector.step(MAX_RECORDS, now)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from schemas.events import StackRef
 from worker.breaker import Breaker
 from worker.codec import to_ms
-from worker.errors import Abortable, Fatal, Fenced
+from worker.errors import Abortable, Fatal, Fenced, Misconfigured
 from worker.kafka.connection import CLOSE_SECONDS
 from worker.kafka.sink import AtLeastOnceSink, Sink, TransactionalSink
-from worker.kafka.source import End, GroupSource
+from worker.kafka.source import End, GroupSource, Ownership
 from worker.labeller import Engine, LabelledRun, label_unit
 from worker.log import get_logger
 from worker.metrics import (
@@ -158,9 +158,20 @@ class Labeller:
         if ownership is None:
             self._held = None
         elif self._held is None or self._held.ownership.epoch != ownership.epoch:
+            self._refuse_added(ownership)
             self._held = Tenure.begin(ownership)
         self._vitals.waiting_for = "its partitions" if ownership is None else None
         return self._held
+
+    def _refuse_added(self, ownership: Ownership) -> None:
+        """Detectors do not read what is labelled in partitions that were added under a running system."""
+        partitions = self._settings.topics.partitions
+        added = sorted(number for number in ownership.committed if number >= partitions)
+        if added:
+            raise Misconfigured(
+                f"{self._topics.raw} was given more partitions ({', '.join(map(str, added))}), and topics.partitions "
+                f"is {partitions}: nothing of them is labelled; see docs/operations.md"
+            )
 
     # Labelling
 
@@ -226,7 +237,8 @@ class Labeller:
     def _mark_idle(self, tenure: Tenure, labelled: Labelled | None, ends: Mapping[int, End]) -> dict[int, Reached]:
         if self._settings.idle_clock == "data":
             return {}
-        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(self._around.now()), _passing_seconds())
+        now = self._around.idle_now or self._around.now
+        return tenure.mark_idle(ends, labelled.runs if labelled else (), to_ms(now()), _passing_seconds())
 
     async def _delivered(self) -> None:
         """Wait for the delivery on its way. Shielded: to cancel a commit is not to know how it ended."""

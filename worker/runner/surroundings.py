@@ -15,10 +15,14 @@ def read_wall_clock() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The world around a loop. Seconds that only pass are those of its event loop."""
+    """The world around a loop. Seconds that only pass are those of its event loop.
+
+    ``idle_now`` is the clock that is promised for a partition without records, ``now`` where it is None.
+    """
 
     make_clients: MakeClients = AiokafkaClients
     now: Callable[[], datetime] = read_wall_clock
+    idle_now: Callable[[], datetime] | None = None
     make_compute: Callable[[str], Compute] = ComputeThread
 
 

@@ -31,6 +31,16 @@ async def run_until_first(*loops: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
+async def run_until_all(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) -> None:
+    """Run until all have ended; the first to end or fail stops the others, which drain. A failure is raised."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
+
+
 async def measure_loop_lag() -> None:
     """Say how late the event loop runs: heartbeats are as late."""
     loop = asyncio.get_running_loop()

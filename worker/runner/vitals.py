@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Vitals:
-    """``waiting_for`` is why no work can be done now, in a few words; None while it can."""
+    """What can be seen of a role in its process.
+
+    ``waiting_for`` is why no work can be done now, in a few words; None while it can. ``settled_ms`` is the clock up to
+    which a detector has committed all that will ever follow from its input; -1 until it is known.
+    """
 
     role: str
     waiting_for: str | None = "the start"
+    settled_ms: int = -1
 
     def ready(self) -> str | None:
         """What is wrong, in a sentence; None when all is well."""

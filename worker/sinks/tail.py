@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from schemas.events import AlertEvent, AlertStatus, LabelledEvent
+from worker.codec import decode_event
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
 from worker.records import Record
@@ -47,9 +48,9 @@ async def follow(
 
 def decode_output(settings: Settings, record: Record) -> LabelledEvent | AlertEvent:
     """The event in a record of an output topic."""
-    contract = AlertEvent if record.topic == settings.topic_names.alerts else LabelledEvent
-    assert record.value is not None  # outputs have no tombstones
-    return contract.model_validate_json(record.value)
+    if record.topic == settings.topic_names.alerts:
+        return decode_event(AlertEvent, record)
+    return decode_event(LabelledEvent, record)
 
 
 async def read_active(settings: Settings) -> list[AlertEvent]:

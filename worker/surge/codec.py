@@ -1,13 +1,11 @@
-"""State records: keys and clusters as compact JSON arrays that begin with their version.
+"""State records: keys and clusters as the fields of compact JSON arrays, of the newest version.
 
 Names start with ``k:`` or ``c:``. Numbers survive the round trip bit for bit, which is what makes a restored detector
-go on exactly. A reader refuses versions it does not know.
+go on exactly.
 """
 
 from collections.abc import Sequence
 from typing import Any
-
-import orjson
 
 from schemas.events import AlertKind, InputRef
 from worker.surge.baseline import Baseline
@@ -15,7 +13,6 @@ from worker.surge.copies import Cluster, Story
 from worker.surge.lifecycle import Alert, KeyState
 from worker.surge.runs import Level, Moment, Run, Runs
 
-VERSION = 1
 KEY_PREFIX = "k:"
 CLUSTER_PREFIX = "c:"
 
@@ -23,41 +20,30 @@ _SAME = 0
 """Written for a run that equals the one before it, as the charts of a sparse key mostly do."""
 
 
-def _open(value: bytes) -> list[Any]:
-    record: list[Any] = orjson.loads(value)
-    version, *fields = record
-    if version != VERSION:
-        raise ValueError(f"state record of version {version}, this program reads version {VERSION}")
-    return fields
-
-
-def encode_key(state: KeyState) -> bytes:
+def pack_key(state: KeyState) -> tuple[object, ...]:
     """The record of a key."""
     baseline = state.baseline
-    return orjson.dumps(
+    return (
+        state.epoch,
         (
-            VERSION,
-            state.epoch,
-            (
-                baseline.folded_hour,
-                baseline.negatives,
-                baseline.clusters,
-                baseline.exposure_days,
-                baseline.pending,
-            ),
-            state.last_clock_ms,
-            tuple(state.last_negative),
-            _pack_runs(state.runs),
-            state.recent,
-            tuple((source, *seen) for source, seen in state.sources.items()),
-            None if state.alert is None else _pack_alert(state.alert),
-        )
+            baseline.folded_hour,
+            baseline.negatives,
+            baseline.clusters,
+            baseline.exposure_days,
+            baseline.pending,
+        ),
+        state.last_clock_ms,
+        tuple(state.last_negative),
+        _pack_runs(state.runs),
+        state.recent,
+        tuple((source, *seen) for source, seen in state.sources.items()),
+        None if state.alert is None else _pack_alert(state.alert),
     )
 
 
-def decode_key(value: bytes) -> KeyState:
+def unpack_key(fields: Sequence[Any]) -> KeyState:
     """The state of a key from its record."""
-    epoch, baseline, last_clock_ms, last_negative, runs, recent, sources, alert = _open(value)
+    epoch, baseline, last_clock_ms, last_negative, runs, recent, sources, alert = fields
     return KeyState(
         epoch=epoch,
         baseline=Baseline(*baseline),
@@ -113,40 +99,37 @@ def _unpack_alert(fields: Sequence[Any]) -> Alert:
     return Alert(alert_id, AlertKind(kind), _unpack_run(run), Moment(*started), *counts)
 
 
-def encode_cluster(cluster: Cluster) -> bytes:
+def pack_cluster(cluster: Cluster) -> tuple[object, ...]:
     """The record of a cluster."""
     story = cluster.story
-    return orjson.dumps(
-        (
-            VERSION,
-            cluster.fold,
-            cluster.seq,
-            cluster.clock_ms,
-            cluster.copies,
-            cluster.keys,
-            None
-            if story is None
-            else (
-                story.item_id,
-                story.title,
-                story.url,
-                story.source,
-                story.score,
-                story.received_at_ms,
-                story.input.topic,
-                story.input.partition,
-                story.input.offset,
-            ),
-        )
+    return (
+        cluster.fold,
+        cluster.seq,
+        cluster.clock_ms,
+        cluster.copies,
+        cluster.keys,
+        None
+        if story is None
+        else (
+            story.item_id,
+            story.title,
+            story.url,
+            story.source,
+            story.score,
+            story.received_at_ms,
+            story.input.topic,
+            story.input.partition,
+            story.input.offset,
+        ),
     )
 
 
-def decode_cluster(cluster_id: str, value: bytes) -> Cluster:
+def unpack_cluster(cluster_id: str, fields: Sequence[Any]) -> Cluster:
     """The cluster from its record."""
-    fold, seq, clock_ms, copies, keys, fields = _open(value)
+    fold, seq, clock_ms, copies, keys, told = fields
     story = None
-    if fields is not None:
-        item_id, title, url, source, score, received_at_ms, topic, partition, offset = fields
+    if told is not None:
+        item_id, title, url, source, score, received_at_ms, topic, partition, offset = told
         ref = InputRef(topic=topic, partition=partition, offset=offset)
         story = Story(item_id, title, url, source, score, received_at_ms, ref)
     return Cluster(cluster_id, fold, seq, clock_ms, copies, tuple(keys), story)

@@ -14,10 +14,10 @@ from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.codec import (
     CLUSTER_PREFIX,
     KEY_PREFIX,
-    decode_cluster,
-    decode_key,
-    encode_cluster,
-    encode_key,
+    pack_cluster,
+    pack_key,
+    unpack_cluster,
+    unpack_key,
 )
 from worker.surge.copies import Cluster, first_mention, fold_key
 from worker.surge.exposure import Exposure
@@ -40,6 +40,7 @@ from worker.surge.revision import Context, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Level, Moment, readings, thresholds
 from worker.surge.timers import Timers
+from worker.surge.versions import STATE, Versions
 
 
 class Shard:
@@ -48,8 +49,9 @@ class Shard:
     ``apply`` wants events in merge order, ``fire_timer`` clocks between them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, versions: Versions = STATE) -> None:
         self.rules = rules
+        self._versions = versions
         self.keys: dict[str, KeyState] = {}
         self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
         self.learning = Learning(round(rules.learning_days * DAY_MS))
@@ -71,10 +73,10 @@ class Shard:
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms)
         for name, value in records:
             if name.startswith(KEY_PREFIX):
-                self.keys[name.removeprefix(KEY_PREFIX)] = decode_key(value)
+                self.keys[name.removeprefix(KEY_PREFIX)] = unpack_key(self._versions.open(name, value))
             elif name.startswith(CLUSTER_PREFIX):
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
-                self._clusters[cluster_id] = decode_cluster(cluster_id, value)
+                self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
         for name, state in self.keys.items():
             self._schedule(name, state)
             self._hold(state.cited())
@@ -106,9 +108,9 @@ class Shard:
     def _record(self, name: str) -> bytes | None:
         if name.startswith(KEY_PREFIX):
             state = self.keys.get(name.removeprefix(KEY_PREFIX))
-            return None if state is None else encode_key(state)
+            return None if state is None else self._versions.seal(name, pack_key(state))
         cluster = self._clusters.get(name.removeprefix(CLUSTER_PREFIX))
-        return None if cluster is None else encode_cluster(cluster)
+        return None if cluster is None else self._versions.seal(name, pack_cluster(cluster))
 
     @property
     def changed(self) -> bool:
