@@ -9,6 +9,8 @@ import pytest
 from worker import metrics
 from worker.errors import Misconfigured
 from worker.health import Checks, serve_health
+from worker.runner.vitals import Vitals
+from worker.service import checks_of
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
@@ -29,6 +31,15 @@ async def test_endpoints_tell_metrics_life_and_readiness():
     assert answers["/metrics"][0] == 200
     assert metrics.RECORDS.describe()[0].documentation in answers["/metrics"][1]
     assert answers["/x"][0] == 404
+
+
+def test_a_worker_lives_until_one_of_its_roles_is_stuck():
+    labeller, detector = Vitals("labeller"), Vitals("detector")
+    checks = checks_of([labeller, detector])
+    assert (checks.live(), checks.ready()) == (None, "labeller waits for the start; detector waits for the start")
+    labeller.waiting_for, labeller.stuck = None, "partition 3 has not moved for 151 s"
+    assert checks.live() == "labeller is stuck: partition 3 has not moved for 151 s"
+    assert checks.ready() == "detector waits for the start"
 
 
 async def test_a_taken_port_is_named():

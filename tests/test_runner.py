@@ -455,6 +455,41 @@ async def test_a_backlog_above_its_mark_is_held_and_then_goes_on(settings: Setti
         await assert_exactly_once(settings, 400)
 
 
+class NotingEngine(DeterministicEngine):
+    """Takes half a second for a text, and notes how many it is given at once."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.given: list[int] = []
+
+    def predict(self, texts: Sequence[str], *, days: Sequence[date] | None = None) -> list[Prediction]:
+        self.given.append(len(texts))
+        return super().predict(texts)
+
+
+@pytest.mark.kafka
+async def test_a_unit_that_outlasts_the_poll_interval_costs_no_membership_and_the_next_are_split(
+    settings: Settings,
+) -> None:
+    await feed(settings, items(40))
+    kafka = settings.kafka.model_copy(update={"max_poll_interval_ms": 3000})
+    unit = UnitSettings(max_records=20, max_seconds=4, backlog_high_records=5, backlog_low_records=1)
+    mine = settings.model_copy(update={"kafka": kafka, "unit": unit})
+    engine, stop = NotingEngine(), asyncio.Event()
+    labeller = Labeller(mine, engine, stop, Vitals("labeller"))
+    task = asyncio.create_task(labeller.run())
+    await Follower(settings, settings.topic_names.labelled).count(20, timeout_seconds=60)
+    first = labeller.source.ownership
+    await assert_exactly_once(settings, 40)
+    assert first is not None
+    assert labeller.source.ownership is first  # no rebalance: the same epoch of the same member
+    stop.set()
+    await task
+    assert engine.given[0] == 20  # ten seconds
+    assert sum(engine.given) == 40
+    assert max(engine.given[1:]) <= 8
+
+
 # The detector
 
 SENSITIVE = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8)

@@ -43,6 +43,8 @@ def test_instances_differ_unless_named():
         ("[kafka]\nbootstrap = 'x'\n", r"kafka.bootstrap: Extra inputs are not permitted$"),
         ("processing_guarantee = 'twice'\n", r"processing_guarantee: .*exactly_once.* \(given: 'twice'\)"),
         ("[kafka]\nsession_timeout_ms = 6000\n", "heartbeat_interval_ms = 3000 is over a third"),
+        ("[unit]\nmax_seconds = 80\n", "max_seconds = 80 is over a quarter of timeout_seconds = 300"),
+        ("[unit]\nbacklog_low_records = 30000\n", "backlog_low_records = 30000 is over backlog_high_records = 20000"),
         ("[kafka\n", "settings cannot be read"),
     ],
 )

@@ -7,7 +7,8 @@ from stacknorm.text import clean_text, clean_with_origins
 PIECES = [
     "Acme", "AT&T", "R&D;", "&amp;", "&ampx", "&notit;", "&nbsp;", "&#8217;", "&#x1F600;", "&#xD800;", "&#2;", "&",
     "&NotEqualTilde;", "&lt;b&gt;", "&amp;amp;", "https://t.co/a?b=1&amp;c", "http://", "\ud800", "\udfff", " ", "  ",
-    "&#" + "9" * 5000 + ";", "\n\t", "\u00a0", "\u2003", "\x1c", "\x85", "é", "e\u0301", "😀", "falls", ".", "$ACME", "&#", "&#x;", "\x00",
+    "&#" + "9" * 5000 + ";",
+    "\n\t", "\u00a0", "\u2003", "\x1c", "\x85", "é", "e\u0301", "😀", "falls", ".", "$ACME", "&#", "&#x;", "\x00",
 ]  # fmt: skip
 """What wire news and tweets hold beside words, and what is one step beside it."""
 noisy = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(st.characters())

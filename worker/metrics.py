@@ -21,8 +21,13 @@ LATENCY_SECONDS = Histogram(
     buckets=(*SECONDS, 120, 600),
 )
 BACKLOG_BYTES = Gauge("stacknorm_backlog_bytes", "Raw bytes fetched and not yet in a unit")
+BACKLOG_RECORDS = Gauge("stacknorm_backlog_records", "Raw records fetched and not yet in a unit")
+SECONDS_PER_RECORD = Gauge("stacknorm_seconds_per_record", "What a record takes to label, as units are cut by it")
+STILL_SECONDS = Gauge("stacknorm_still_seconds", "How long the partition with a backlog that moved last has not moved")
 LAG_RECORDS = Gauge("stacknorm_lag_records", "Raw records behind the end of each owned partition", ["partition"])
-LOOP_LAG_SECONDS = Gauge("stacknorm_loop_lag_seconds", "How late the event loop ran its last tick")
+LOOP_LAG_SECONDS = Histogram(
+    "stacknorm_loop_lag_seconds", "How late the event loop, and so heartbeats, ran each half second", buckets=SECONDS
+)
 PRODUCER_REPLACED = Counter(
     "stacknorm_producer_replaced_total", "Producers closed and started anew, by cause", ["role", "cause"]
 )

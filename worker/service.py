@@ -14,6 +14,7 @@ from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
 from worker.runner.tasks import run_until_all, stop_on_signals
 from worker.runner.vitals import Vitals
+from worker.runner.watchdog import SILENT_SHARE, watch_loop
 from worker.settings import Settings
 
 ALLOCATIONS_A_COLLECTION = 50_000
@@ -39,7 +40,11 @@ async def serve(settings: Settings, *, labeller: bool, detector: bool) -> None:
         if wanted:
             vitals.append(Vitals(name))
             roles.append(role(settings, stop, vitals[-1]))
-    async with serve_health(settings.http.host, settings.http.port, _checks(vitals)) as port:
+    limit_seconds = settings.kafka.max_poll_interval_ms / 1000 * SILENT_SHARE
+    async with (
+        serve_health(settings.http.host, settings.http.port, checks_of(vitals)) as port,
+        watch_loop(limit_seconds),
+    ):
         log.info("worker.starting", labeller=labeller, detector=detector, instance=settings.instance, http_port=port)
         await run_until_all(stop, *roles)
     log.info("worker.stopped")
@@ -82,8 +87,13 @@ async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) ->
     return True
 
 
-def _checks(vitals: Sequence[Vitals]) -> Checks:
+def checks_of(vitals: Sequence[Vitals]) -> Checks:
+    """What the roles together say of life and readiness."""
+
+    def live() -> str | None:
+        return "; ".join(problem for each in vitals if (problem := each.live())) or None
+
     def ready() -> str | None:
         return "; ".join(problem for each in vitals if (problem := each.ready())) or None
 
-    return Checks(live=lambda: None, ready=ready)
+    return Checks(live, ready)

@@ -20,7 +20,7 @@ from worker.kafka_settings import KafkaSettings, Positive, Section
 from worker.surge.rules import Rules
 from worker.surge.versions import STATE, Versions
 from worker.topics import Topics, TopicSpec, plan_topics
-from worker.units import UnitLimits
+from worker.units import BacklogLimits, UnitLimits
 
 FENCE_MARGIN_MS = 10_000  # the broker looks for transactions past their time-out every ten seconds
 
@@ -70,10 +70,29 @@ class UnitSettings(Section):
     """Bytes of raw records in one transaction."""
     max_delay_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long a unit may wait to grow when there is little to do."""
+    max_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long labelling a unit should take: where the stack is slower, units get fewer records."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """A worker that labels one unit for so long ends; at half of it, or of a backlog unmoved, ``/livez`` fails."""
     backlog_high_bytes: Positive = 8 << 20
     """Fetching stops above this."""
     backlog_low_bytes: Positive = 4 << 20
     """Fetching goes on below this."""
+    backlog_high_records: Positive = 20_000
+    """Fetching stops above this too."""
+    backlog_low_records: Positive = 10_000
+    """Fetching goes on below this."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if self.max_seconds > self.timeout_seconds / 4:
+            raise ValueError(
+                f"max_seconds = {self.max_seconds:g} is over a quarter of timeout_seconds = {self.timeout_seconds:g}"
+            )
+        for low, high in (("backlog_low_bytes", "backlog_high_bytes"), ("backlog_low_records", "backlog_high_records")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} = {getattr(self, low)} is over {high} = {getattr(self, high)}")
+        return self
 
 
 class InputSettings(Section):
@@ -210,7 +229,19 @@ class Settings(BaseSettings):
     @property
     def unit_limits(self) -> UnitLimits:
         """When a unit is full."""
-        return UnitLimits(self.unit.max_records, self.unit.max_bytes, self.unit.max_delay_seconds)
+        return UnitLimits(
+            self.unit.max_records, self.unit.max_bytes, self.unit.max_delay_seconds, self.unit.max_seconds
+        )
+
+    @property
+    def backlog_limits(self) -> BacklogLimits:
+        """When fetching stops, and goes on."""
+        return BacklogLimits(
+            self.unit.backlog_high_bytes,
+            self.unit.backlog_low_bytes,
+            self.unit.backlog_high_records,
+            self.unit.backlog_low_records,
+        )
 
     @property
     def input_rules(self) -> InputRules:

@@ -14,6 +14,7 @@ from worker.kafka.sink import Delivery, Ending
 from worker.kafka.source import End, Ownership
 from worker.labeller import LabelledRun
 from worker.records import OutRecord, PartitionClock
+from worker.standstill import Stand
 from worker.topics import MAX_MESSAGE_BYTES, Topics
 from worker.units import Backlog
 
@@ -33,12 +34,13 @@ class Tenure:
     """Owned by the labeller's loop.
 
     ``clocks_ms`` are those after the last labelled record, committed or not; ``labelled_next_offsets`` those after the
-    last committed event.
+    last committed event; ``committed`` the offsets committed last.
     """
 
     ownership: Ownership
     clocks_ms: dict[int, int | None]
     labelled_next_offsets: dict[int, int]
+    committed: dict[int, int]
     backlog: Backlog = field(default_factory=Backlog)
     _marked_at_seconds: dict[int, float] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Tenure:
             ownership,
             {partition: clock.clock_ms for partition, clock in clocks.items()},
             {partition: clock.labelled_next_offset for partition, clock in clocks.items()},
+            {partition: at.offset for partition, at in ownership.committed.items()},
         )
 
     def advance(self, runs: Mapping[int, LabelledRun]) -> dict[int, Reached]:
@@ -83,6 +86,18 @@ class Tenure:
                 self._marked_at_seconds[partition] = now_seconds
                 reached[partition] = Reached(end.position, clock_ms)
         return reached
+
+    def stands(self, ends: Mapping[int, End], busy: Collection[int]) -> dict[int, Stand]:
+        """Where the work on each partition stands; arguments as of `mark_idle`."""
+        return {
+            partition: Stand(
+                end.position,
+                self.committed[partition],
+                not is_drained(end) or partition in busy or self.backlog.holds(partition),
+            )
+            for partition, end in ends.items()
+            if partition in self.committed
+        }
 
 
 def is_drained(end: End) -> bool:
@@ -146,6 +161,7 @@ class Shipment:
     def settle(self) -> None:
         """Take note that it is committed."""
         self.tenure.labelled_next_offsets |= self._labelled_next_offsets
+        self.tenure.committed |= {partition: at.next_offset for partition, at in self.reached.items()}
 
     def lag_of(self, partition: int) -> int:
         """Raw records behind the end, after this."""

@@ -159,6 +159,7 @@ class MemoryConsumer:
         self._failure: Exception | None = None
         self._topic = ""
         self._joining = False
+        self._polled_at = 0.0
         self.member_id = ""
         self.generation = NOBODY
 
@@ -221,6 +222,8 @@ class MemoryConsumer:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._settings.heartbeat_interval_ms / 1000)
+            if await self._leave_if_not_polled():
+                continue
             member_id, generation = self.member_id, self.generation
             if generation == NOBODY or self._joining:
                 continue
@@ -229,6 +232,15 @@ class MemoryConsumer:
             except errors.KafkaError as error:
                 if (member_id, generation) == (self.member_id, self.generation) and not self._joining:
                     self._heed(error)
+
+    async def _leave_if_not_polled(self) -> bool:
+        """Whether too long ago records were asked for: then another gets the partitions, until they are again."""
+        if _now() - self._polled_at <= self._settings.max_poll_interval_ms / 1000 or self._joining:
+            return False
+        if self.member_id:
+            await self._process.ask(lambda: self._group.leave(self.member_id))
+            self.member_id, self.generation = "", NOBODY
+        return True
 
     def _heed(self, error: errors.KafkaError) -> None:
         """What a refused heartbeat says."""
@@ -280,14 +292,17 @@ class MemoryConsumer:
     async def getmany(
         self, *places: TopicPartition, timeout_ms: int, max_records: int = 500
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        deadline = _now() + timeout_ms / 1000
+        self._polled_at = _now()
+        if self._listener is not None and not self.member_id and not self._joining:
+            self._rejoin.set()
         await asyncio.sleep(CALL_SECONDS)
         while True:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
             found = self._take(places or tuple(self._readings), max_records)
-            left_seconds = deadline - asyncio.get_running_loop().time()
+            left_seconds = deadline - _now()
             if found or left_seconds <= 0:
                 return found
             await self._fetched.wait(left_seconds)
@@ -528,3 +543,7 @@ class MemoryClients:
     async def abandon(self, producer: Any) -> bool:
         cast("MemoryProducer", producer).abandon()
         return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -29,6 +29,7 @@ from worker.log import get_logger
 from worker.records import Record
 
 NOWHERE = TopicPartition("nowhere", 0)
+ANSWER_SECONDS = 5.0
 
 log = get_logger()
 
@@ -91,7 +92,8 @@ class GroupSource:
 
     The gate closes and the epoch rises whenever partitions are taken, given, or ``reopen`` is called; it opens when the
     committed offsets have been read and sought. Records come only through an open gate. Owned by one event loop; one
-    task fetches.
+    task fetches. ``polls`` counts when a fetch began or ended, and is None while the member joins anew: aiokafka's own
+    guard against a member that does not fetch fails once a fetch has raised.
 
     Args:
         kafka: the connection.
@@ -125,7 +127,7 @@ class GroupSource:
         self._epoch = 0
         self._ownership: Ownership | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._idle_since: float | None = None
+        self.polls: int | None = None
 
     async def start(self) -> None:
         """Join the group; waits for the broker as long as it takes."""
@@ -142,11 +144,6 @@ class GroupSource:
         """What is owned now; None while the gate is closed."""
         return self._ownership
 
-    @property
-    def idle_seconds(self) -> float:
-        """Seconds since the last fetch ended; 0 during one. aiokafka's own guard fails once a fetch has raised."""
-        return 0.0 if self._idle_since is None else asyncio.get_running_loop().time() - self._idle_since
-
     async def fetch(self, max_records: int, timeout_seconds: float, *, hold: bool = False) -> list[Record]:
         """Records that have come, of the present ownership; none while the gate is closed.
 
@@ -156,7 +153,7 @@ class GroupSource:
             Fatal: it will not come right by itself.
         """
         self._raise_failure()
-        self._idle_since = None
+        self.polls = (self.polls or 0) + 1
         try:
             found = await self._consumer.getmany(
                 *((NOWHERE,) if hold else ()), timeout_ms=int(timeout_seconds * 1000), max_records=max_records
@@ -168,7 +165,7 @@ class GroupSource:
             await self._rejoin(error)
             return []
         finally:
-            self._idle_since = asyncio.get_running_loop().time()
+            self.polls = (self.polls or 0) + 1
         if self._ownership is None:
             return []
         return [to_record(record) for records in found.values() for record in records]
@@ -182,6 +179,17 @@ class GroupSource:
             if last_stable_offset is not None:
                 ends[partition] = End(await self._consumer.position(place), last_stable_offset)
         return ends
+
+    async def answers(self) -> bool:
+        """Whether the brokers of the owned partitions answer."""
+        owned = self._ownership.committed if self._ownership else ()
+        places = [TopicPartition(self._topic, partition) for partition in owned]
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._consumer.end_offsets(places)
+        except KAFKA_ERRORS:
+            return False
+        return True
 
     def reopen(self) -> None:
         """Read the committed offsets anew and go on from there, in a new epoch."""
@@ -277,6 +285,7 @@ class GroupSource:
         if isinstance(verdict, Fatal):
             raise verdict from error
         log.warning("source.rejoining", error=str(verdict))
+        self.polls = None
         await self.stop()
         await self.start()
 
@@ -284,7 +293,7 @@ class GroupSource:
 class GroupLease:
     """Membership in a group for the sake of its partitions' numbers alone: who owns number s, does job s.
 
-    The partitions stay paused. Owned by one event loop.
+    The partitions stay paused. Owned by one event loop. ``polls`` as in `GroupSource`.
     """
 
     def __init__(
@@ -294,6 +303,7 @@ class GroupLease:
         self._topic = topic
         self._group = group
         self._client: AIOKafkaConsumer | None = None
+        self.polls: int | None = None
         self.owned: frozenset[int] = frozenset()
 
     async def start(self) -> None:
@@ -308,6 +318,7 @@ class GroupLease:
 
     async def keep(self, timeout_seconds: float) -> None:
         """Go on living as a member; to be called again and again, by one task."""
+        self.polls = (self.polls or 0) + 1
         try:
             await self._consumer.getmany(timeout_ms=int(timeout_seconds * 1000))
         except KAFKA_ERRORS as error:
@@ -315,6 +326,7 @@ class GroupLease:
             if isinstance(verdict, Fatal):
                 raise verdict from error
             log.warning("lease.rejoining", error=str(verdict))
+            self.polls = None
             await self.stop()
             await self.start()
 

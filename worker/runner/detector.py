@@ -25,8 +25,9 @@ from worker.metrics import (
 from worker.records import OutRecord, Record
 from worker.runner.compute import Compute
 from worker.runner.surroundings import REAL, Surroundings
-from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
+from worker.runner.tasks import run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
+from worker.runner.watchdog import watch_polls
 from worker.settings import Settings
 from worker.surge.rules import Rules
 
@@ -65,7 +66,9 @@ async def run_detector(
         await run_until_first(lease.start(), wait_for_stop(stop))
         vitals.waiting_for = None  # standing by is being ready
         if not stop.is_set():
-            await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), measure_loop_lag())
+            max_poll_seconds = settings.kafka.max_poll_interval_ms / 1000
+            watching = watch_polls(lambda: lease.polls, max_poll_seconds)
+            await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), watching)
     finally:
         vitals.waiting_for = "a restart"
         thread.stop()

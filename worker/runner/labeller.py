@@ -1,6 +1,7 @@
 """The labeller's loop: fetch, label beside the event loop, deliver in a transaction; label the next unit meanwhile."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from worker.log import get_logger
 from worker.metrics import (
     ABSTAINED,
     BACKLOG_BYTES,
+    BACKLOG_RECORDS,
     COMMIT_SECONDS,
     DEAD_LETTERS,
     DEGRADED,
@@ -25,17 +27,21 @@ from worker.metrics import (
     LAG_RECORDS,
     LATENCY_SECONDS,
     RECORDS,
+    SECONDS_PER_RECORD,
+    STILL_SECONDS,
     UNIT_RECORDS,
     UNITS,
 )
 from worker.records import OutRecord
 from worker.runner.clocks import recall_clocks
 from worker.runner.surroundings import REAL, Surroundings
-from worker.runner.tasks import measure_loop_lag, run_until_first, wait_for_stop
+from worker.runner.tasks import run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
+from worker.runner.watchdog import watch_polls
 from worker.settings import Settings
+from worker.standstill import Stand, Standstill, Unchanged, WatchClock
 from worker.tenure import Reached, Shipment, Tenure, encode_runs
-from worker.units import Unit
+from worker.units import Pace, Unit
 
 FETCH_RECORDS = 2000
 FETCH_SECONDS = 0.2
@@ -77,6 +83,13 @@ class _Attempt:
     number: int = 0
 
 
+class _Labelling(NamedTuple):
+    """The unit that the stack reads now; the number tells it from the one before."""
+
+    number: int
+    unit: Unit
+
+
 class Labeller:
     """Owns source, sink and the thread of the engine; lives on one event loop.
 
@@ -115,6 +128,10 @@ class Labeller:
         self._breaker = Breaker(settings.breaker_rules)
         self._held: Tenure | None = None
         self._delivering: asyncio.Task[None] | None = None
+        self._attempt: _Attempt | None = None
+        self._pace = Pace()
+        self._numbers = itertools.count(1)
+        self._labelling: _Labelling | None = None
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -124,8 +141,13 @@ class Labeller:
         try:
             await run_until_first(self._start(), wait_for_stop(self._stop))
             if not self._stop.is_set():
+                max_poll_seconds = self._settings.kafka.max_poll_interval_ms / 1000
                 await run_until_first(
-                    self._fetch(), self._work(), self._watch(), self._drain_in_time(), measure_loop_lag()
+                    self._fetch(),
+                    self._work(),
+                    self._watch(),
+                    watch_polls(lambda: self.source.polls, max_poll_seconds),
+                    self._drain_in_time(),
                 )
         finally:
             closed = await self._close()
@@ -147,8 +169,8 @@ class Labeller:
                 continue
             tenure.backlog.add(records, _passing_seconds())
             BACKLOG_BYTES.set(tenure.backlog.size_bytes)
-            limit = self._settings.unit.backlog_low_bytes if holding else self._settings.unit.backlog_high_bytes
-            holding = tenure.backlog.size_bytes > limit
+            BACKLOG_RECORDS.set(tenure.backlog.count)
+            holding = tenure.backlog.is_full(self._settings.backlog_limits, was_full=holding)
             if records:
                 self._wake.set()
 
@@ -187,7 +209,8 @@ class Labeller:
     async def _work_until_stopped(self) -> None:
         while not self._stop.is_set():
             tenure = self._tenure()
-            unit = tenure.backlog.take_unit(self._settings.unit_limits, _passing_seconds()) if tenure else None
+            limits = self._pace.narrow(self._settings.unit_limits)
+            unit = tenure.backlog.take_unit(limits, _passing_seconds()) if tenure else None
             if tenure is None or (unit is None and not await self._ship(tenure, None)):
                 await self._rest()
             elif unit is not None:
@@ -210,7 +233,11 @@ class Labeller:
             runs = label_unit(unit, clocks_ms, self._engine, self._settings.input_rules, now)
             return Labelled(unit, runs, encode_runs(runs, self._topics), time.perf_counter() - start)
 
+        self._labelling = _Labelling(next(self._numbers), unit)
         labelled = await self._thread.run(work)
+        self._labelling = None
+        self._pace.observe(unit.count, labelled.seconds)
+        SECONDS_PER_RECORD.set(self._pace.seconds_per_record or 0.0)
         LABEL_SECONDS.observe(labelled.seconds)
         self._breaker.watch(outcome for run in labelled.runs.values() for outcome in run.outcomes)
         return labelled
@@ -246,6 +273,13 @@ class Labeller:
             await asyncio.shield(self._delivering)
 
     async def _deliver(self, attempt: _Attempt) -> None:
+        self._attempt = attempt
+        try:
+            await self._deliver_again_and_again(attempt)
+        finally:
+            self._attempt = None
+
+    async def _deliver_again_and_again(self, attempt: _Attempt) -> None:
         """Deliver until it is committed or no longer ours."""
         while True:
             attempt.number += 1
@@ -282,18 +316,42 @@ class Labeller:
     # Watching
 
     async def _watch(self) -> None:
-        """Notice what stands still. aiokafka's guard against a member that does not fetch fails after any error."""
-        limit = self._settings.kafka.max_poll_interval_ms / 1000
+        """Notice what does not move although it could, say so at half of the time, and end a unit that hangs."""
+        clock, labelling, standstill = WatchClock(), Unchanged(), Standstill()
+        limit_seconds = self._settings.unit.timeout_seconds
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self.source.idle_seconds > limit:
-                raise Fatal(f"nothing was fetched for {limit:.0f} s (max_poll_interval_ms)")
-            if self._thread.busy_seconds > limit:
-                raise Fatal(
-                    f"one unit has been labelled for {limit:.0f} s (max_poll_interval_ms): lower unit.max_records"
-                )
-            for partition, end in (await self.source.ends()).items():
+            now_seconds = clock.look(_passing_seconds())
+            seconds = labelling.note(self._labelling and self._labelling.number, now_seconds)
+            if seconds > limit_seconds:
+                raise Fatal(f"{self._describe_labelling(seconds)} (unit.timeout_seconds); the stack hangs")
+            ends = await self.source.ends()
+            for partition, end in ends.items():
                 LAG_RECORDS.labels(partition).set(end.last_stable_offset - end.position)
+            still = standstill.note(self._stands(ends), now_seconds)
+            STILL_SECONDS.set(still.seconds if still else 0.0)
+            if seconds > limit_seconds / 2:
+                self._vitals.stuck = self._describe_labelling(seconds)
+            elif still is None or still.seconds <= limit_seconds / 2:
+                self._vitals.stuck = None
+            elif (self._attempt and self._attempt.number > 1) or not await self.source.answers():
+                standstill.excuse()  # it is waited for the broker, which is said elsewhere
+            else:
+                self._vitals.stuck = f"partition {still.partition} has not moved for {still.seconds:.0f} s"
+
+    def _stands(self, ends: Mapping[int, End]) -> dict[int, Stand]:
+        tenure = self._tenure()
+        if tenure is None:
+            return {}
+        busy = set(self._labelling.unit.runs if self._labelling else ())
+        if self._attempt is not None and self._attempt.labelled is not None:
+            busy |= self._attempt.labelled.runs.keys()
+        return tenure.stands(ends, busy)
+
+    def _describe_labelling(self, seconds: float) -> str:
+        unit = self._labelling.unit if self._labelling else Unit({})
+        first = {partition: run.first_offset for partition, run in sorted(unit.runs.items())}
+        return f"{unit.count} records from offsets {first} on have been labelled for {seconds:.0f} s"
 
     def _say(self, event: str, attempt: _Attempt, error: Exception) -> None:
         log.warning(event, attempt=attempt.number, error=str(error), **_describe(attempt))

@@ -5,10 +5,6 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from worker.metrics import LOOP_LAG_SECONDS
-
-TICK_SECONDS = 0.5
-
 
 def stop_on_signals() -> asyncio.Event:
     """An event that SIGINT and SIGTERM set, for loops that end in good order."""
@@ -39,15 +35,6 @@ async def run_until_all(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) 
     await asyncio.wait(tasks)
     for task in tasks:
         task.result()
-
-
-async def measure_loop_lag() -> None:
-    """Say how late the event loop runs: heartbeats are as late."""
-    loop = asyncio.get_running_loop()
-    while True:
-        asked = loop.time()
-        await asyncio.sleep(TICK_SECONDS)
-        LOOP_LAG_SECONDS.set(max(0.0, loop.time() - asked - TICK_SECONDS))
 
 
 async def wait_for_stop(stop: asyncio.Event) -> None:
