@@ -83,6 +83,28 @@ class Observer:
         """Transactional ids of this run whose transaction has not ended."""
         return await open_transactions(self._admin, self._settings.group_prefix)
 
+    async def leader(self, topic: str, partition: int) -> int:
+        """The node that leads a partition."""
+        (described,) = await self._admin.describe_topics([topic])
+        return next(each["leader"] for each in described["partitions"] if each["partition"] == partition)
+
+    async def group_coordinator(self, group: str) -> int:
+        """The node that coordinates a group."""
+        return await self._admin.find_coordinator(group, 0)
+
+    async def transaction_coordinator(self, transactional_id: str) -> int:
+        """The node that coordinates the transactions of an id."""
+        return await self._admin.find_coordinator(transactional_id, 1)
+
+    async def out_of_sync(self, nodes: int) -> dict[str, list[int]]:
+        """By topic, Kafka's own included, the partitions that fewer than so many nodes hold in full."""
+        described = await self._admin.describe_topics()
+        return {
+            topic["topic"]: lacking
+            for topic in described
+            if (lacking := [each["partition"] for each in topic["partitions"] if len(each["isr"]) < nodes])
+        }
+
     async def frontier(self) -> datetime | None:
         """The merge clock in the detector's newest committed frontier; None before the first."""
         state = TopicPartition(self._settings.topic_names.surge_state, 0)

@@ -61,12 +61,26 @@ class Fleet:
         """SIGKILL."""
         self._running.pop(name).kill()
 
+    def terminate(self, name: str) -> int:
+        """SIGTERM; its exit status."""
+        child = self._running.pop(name)
+        child.send_signal(signal.SIGTERM)
+        return child.wait_or_kill(time.monotonic() + STOP_SECONDS)
+
+    def exit_status(self, name: str) -> int | None:
+        """None while it runs."""
+        return self._running[name].exit_status
+
     def stop(self) -> dict[str, int]:
         """SIGTERM to all that run; by name, their exit status."""
         for child in self._running.values():
             child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         return {name: self._running.pop(name).wait_or_kill(deadline) for name in list(self._running)}
+
+    def count_said(self, name: str, event: str) -> int:
+        """How often a worker has logged an event, dead or alive."""
+        return self._logs[name].read_text(errors="replace").count(f'"event":"{event}"')
 
     def log_tail(self, name: str, lines: int = 40) -> str:
         """The last that a worker said, dead or alive."""

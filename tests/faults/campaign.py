@@ -1,0 +1,398 @@
+"""Carries out a plan of faults against real workers on a cluster of three nodes, under load, and judges what is left.
+
+The input is fed in portions, one for each step of a fault, so that every step meets work, however fast the machine is.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from observer import Observer
+from processes import Fleet
+from runs import load_run_settings, run_settings
+from verify import Outputs, Violation, expect, find_violations
+from worker.broker import LocalBroker
+from worker.deterministic import DeterministicEngine
+from worker.kafka.admin import create_topics
+from worker.kafka.groups import read_owners
+from worker.kafka.sink import Writer
+from worker.kafka.verdicts import KAFKA_ERRORS
+from worker.errors import Retriable
+from worker.records import Record
+from worker.settings import Settings
+from workload import Workload, make_workload
+
+from .plan import Fault, Kind, Step, plan_faults
+from .tally import Hit, Report
+
+NODES = 3
+PARTITIONS = 6
+LABELLERS = 3
+DETECTORS = 2
+PORTION_SECONDS = 3.0
+"""How long the labellers take for a portion at least: long enough to be hit in it."""
+UNITS_A_PORTION = 40
+PATIENCE_SECONDS = 300.0
+"""For anything that must happen; longer than is promised, so that what is late is measured and not only missed."""
+FREEZE_SECONDS = 0.03
+MAX_SLICE_SECONDS = 0.008
+LOOKS = 25
+"""How often a victim is looked at before it is hit outside a transaction."""
+ZOMBIE_SECONDS = 8.0
+"""How long a worker is frozen at least: above its session time-out."""
+
+Told = TypeVar("Told")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is fed, and how many faults of each kind hit meanwhile."""
+
+    records: int
+    faults: Mapping[Kind, int]
+
+
+def count_headlines(records: int) -> int:
+    """How many headlines make so many records, with one poison record for every hundred of them."""
+    return records - records // 101
+
+
+async def run_campaign(seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say) -> Report:
+    """Feed, hit and mend as the seed plans it, then read and judge all.
+
+    Raises:
+        AssertionError: something that must happen did not in time; the end of every worker's log was printed.
+    """
+    campaign = Campaign(seed, size, broker, folder, say)
+    return await campaign.run()
+
+
+class Campaign:
+    """Owned by one event loop. Workers are named by their role and a number that is never used again."""
+
+    def __init__(self, seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say) -> None:
+        self._seed = seed
+        self._size = size
+        self._broker = broker
+        self._folder = folder
+        self._say = say
+        self._random = Random(seed)
+        self._dotted = campaign_settings(broker.bootstrap, size)
+        self._settings = load_run_settings(self._dotted)
+        self._workers: dict[str, list[str]] = {"labeller": [], "detector": []}
+        self._started: Counter[str] = Counter()
+        self._fed: Counter[int] = Counter()
+        self._exit_statuses: dict[str, int] = {}
+
+    async def run(self) -> Report:
+        """See `run_campaign`."""
+        settings = self._settings
+        headlines = count_headlines(self._size.records)
+        self._workload = make_workload(settings.topic_names.raw, headlines=headlines, partitions=PARTITIONS)
+        plan = plan_faults(self._seed, self._size.faults, len(self._workload.records))
+        await create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor)
+        self._writer = Writer(settings.kafka, "workload")
+        await self._writer.start()
+        try:
+            async with Observer(settings) as self._observer:
+                with Fleet(self._dotted, self._folder) as self._fleet:
+                    await self._begin()
+                    hits = [await self._carry_out(fault, plan) for fault in plan]
+                    expected, strange = await self._await_end()
+                    self._exit_statuses |= await asyncio.to_thread(self._fleet.stop)
+                return await self._judge(hits, expected, strange)
+        finally:
+            await self._writer.stop()
+
+    async def _begin(self) -> None:
+        self._say(f"starting {LABELLERS} labellers and {DETECTORS} detectors, one of which stands by")
+        names = [self._start("labeller") for _ in range(LABELLERS)] + [self._start("detector") for _ in range(DETECTORS)]
+        for name in names:
+            await self._await_member(name)
+
+    # The end
+
+    async def _await_end(self) -> tuple[Outputs, list[Violation]]:
+        """Feed what is left and wait until all is done; what should be there, and what is strange about the input."""
+        total = len(self._workload.records)
+        await self._feed(total)
+        self._say(f"all {total} records are fed; waiting until they are done")
+        await self._await_committed(total)
+        raw = await self._ask(lambda: self._observer.read(self._settings.topic_names.raw))
+        logs: dict[int, list[Record]] = {partition: [] for partition in range(PARTITIONS)}
+        for record in raw:
+            logs[record.partition].append(record)
+        strange = [] if logs == self._workload.as_read() else [Violation("altered", "the raw topic is not the workload")]
+        expected = await asyncio.to_thread(expect, logs, DeterministicEngine(), self._settings.rules)
+        if expected.alerts:
+            await self._await_frontier(max(alert.detected_at for alert in expected.alerts))
+        return expected, strange
+
+    async def _judge(self, hits: list[Hit], expected: Outputs, strange: list[Violation]) -> Report:
+        self._say("reading all outputs, read_committed, and comparing")
+        outputs = await self._ask(self._observer.outputs)
+        unfinished = await self._ask(self._observer.unfinished)
+        return Report(
+            seed=self._seed,
+            planned=self._size.faults,
+            hits=hits,
+            inputs=len(expected.labelled) + len(expected.dead),
+            alerts=len(expected.alerts),
+            violations=[*strange, *await asyncio.to_thread(find_violations, outputs, expected)],
+            unfinished=unfinished,
+            exit_statuses=self._exit_statuses,
+        )
+
+    # A fault
+
+    async def _carry_out(self, fault: Fault, plan: tuple[Fault, ...]) -> Hit:
+        act = {
+            Kind.sigkill: self._kill,
+            Kind.rebalance: self._rebalance,
+            Kind.broker: self._kill_node,
+            Kind.zombie: self._freeze,
+        }[fault.kind]
+        await self._reach(fault.strike)
+        hit = await act(fault)
+        self._say(
+            f"{plan.index(fault) + 1} of {len(plan)}: {fault.kind} of {hit.victim} ({fault.target})"
+            f"{', in a transaction' if hit.in_transaction else ''}, {hit.left_at_strike} records waiting; "
+            f"recovered in {hit.recovery_seconds:.1f} s, mended with {hit.left_at_mend} waiting"
+        )
+        return hit
+
+    async def _kill(self, fault: Fault) -> Hit:
+        victim = await self._choose(fault)
+        met = await self._catch_in_transaction(victim, fault.target)
+        left = await self._count_left(victim)
+        recovery = await self._measure_recovery(fault, lambda: self._end(victim))
+        left_at_mend = await self._reach(fault.mend)
+        await self._await_member(self._start(fault.target))
+        return Hit(fault, victim, left, left_at_mend, met, recovery)
+
+    async def _rebalance(self, fault: Fault) -> Hit:
+        left = await self._count_left()
+        victim = self._start("labeller")
+        recovery = await self._measure_recovery(fault, lambda: self._await_member(victim))
+        left_at_mend = await self._reach(fault.mend)
+        status = await asyncio.to_thread(self._fleet.terminate, victim)
+        self._workers["labeller"].remove(victim)
+        self._exit_statuses[victim] = status
+        return Hit(fault, victim, left, left_at_mend, False, recovery)
+
+    async def _freeze(self, fault: Fault) -> Hit:
+        victim = await self._choose(fault)
+        met = await self._catch_in_transaction(victim, fault.target)
+        left = await self._count_left(victim)
+        frozen = time.monotonic()
+        recovery = await self._measure_recovery(fault, _nothing)
+        left_at_mend = await self._reach(fault.mend)
+        await asyncio.sleep(max(0.0, frozen + ZOMBIE_SECONDS - time.monotonic()))
+        joined = self._count_joined(victim)
+        self._fleet.thaw(victim)
+        await self._await_life(victim, joined)
+        return Hit(fault, victim, left, left_at_mend, met, recovery)
+
+    async def _kill_node(self, fault: Fault) -> Hit:
+        node = await self._ask(lambda: self._find_node(fault))
+        left = await self._count_left()
+
+        async def kill() -> None:
+            await asyncio.to_thread(self._broker.kill, node)
+
+        recovery = await self._measure_recovery(fault, kill)
+        left_at_mend = await self._reach(fault.mend)
+        await asyncio.to_thread(self._broker.restart, node)
+        await self._await_replicas()
+        return Hit(fault, f"node {node}", left, left_at_mend, False, recovery)
+
+    async def _find_node(self, fault: Fault) -> int:
+        names, observer = self._settings.topic_names, self._observer
+        what, _, of = fault.target.partition(" of ")
+        if what == "leader":
+            partition = int(fault.share * PARTITIONS) if of in {"raw", "labelled"} else 0
+            return await observer.leader({"raw": names.raw, "labelled": names.labelled}.get(of, names.surge_state), partition)
+        if of == "transactions":
+            return await observer.transaction_coordinator(self._transactional_id(self._workers["labeller"][0]))
+        group = self._settings.labeller_group if of == "labellers" else self._settings.detector_group
+        return await observer.group_coordinator(group)
+
+    async def _choose(self, fault: Fault) -> str:
+        """A labeller, or the detector that runs the shard."""
+        if fault.target == "labeller":
+            return self._workers["labeller"][int(fault.share * len(self._workers["labeller"]))]
+        found: list[str] = []
+
+        async def has_owner() -> bool:
+            owned = await self._owned(self._settings.detector_group, self._settings.topic_names.surge_state)
+            found[:] = owned
+            return bool(found)
+
+        await self._await_that("a detector owns the shard", has_owner)
+        return found[0]
+
+    async def _catch_in_transaction(self, victim: str, role: str) -> bool:
+        """Freeze it, while it has a transaction open if it can be met so; whether it was."""
+        transactional_id = self._transactional_id(victim)
+        for _ in range(LOOKS):
+            self._fleet.freeze(victim)
+            await asyncio.sleep(FREEZE_SECONDS)
+            if transactional_id in await self._ask(self._observer.open_transactions):
+                return True
+            self._fleet.thaw(victim)
+            await asyncio.sleep(self._random.uniform(0.0, MAX_SLICE_SECONDS))
+        self._fleet.freeze(victim)
+        return False
+
+    def _transactional_id(self, name: str) -> str:
+        if name in self._workers["labeller"]:
+            return f"{self._settings.labeller_group}-{name}"
+        return f"{self._settings.detector_group}-shard-0"
+
+    async def _measure_recovery(self, fault: Fault, strike: Callable[[], Awaitable[None]]) -> float:
+        """Strike, and wait until the work goes on: in every partition where some waits, and in the detector too."""
+        committed = await self._ask(self._observer.committed)
+        waiting = {partition: at for partition in self._fed if (at := committed.get(partition, 0)) < self._fed[partition]}
+        frontier = await self._ask(self._observer.frontier)
+        struck = time.monotonic()
+        await strike()
+
+        async def is_on() -> bool:
+            now = await self._observer.committed()
+            return all(now.get(partition, 0) > at for partition, at in waiting.items())
+
+        await self._await_that(f"commits after {fault.kind} of {fault.target}", is_on)
+        if frontier is not None:
+            await self._await_frontier(frontier)
+        return time.monotonic() - struck
+
+    # Workers
+
+    def _start(self, role: str) -> str:
+        self._started[role] += 1
+        name = f"{role}-{self._started[role]}"
+        self._fleet.start(role, name)
+        self._workers[role].append(name)
+        return name
+
+    async def _end(self, name: str) -> None:
+        self._fleet.kill(name)
+        for names in self._workers.values():
+            if name in names:
+                names.remove(name)
+
+    def _count_joined(self, name: str) -> int:
+        """How often it became a member of a generation."""
+        return sum(self._fleet.count_said(name, event) for event in ("source.owned", "lease.owned"))
+
+    async def _await_member(self, name: str, joined: int = 0) -> None:
+        async def ask() -> bool:
+            return self._count_joined(name) > joined
+
+        await self._await_that(f"{name} is a member", ask)
+
+    async def _await_life(self, name: str, joined: int) -> None:
+        """A zombie finds out that it was replaced: it joins anew, or it ends in good order and another is started."""
+
+        async def ask() -> bool:
+            return self._count_joined(name) > joined
+
+        await self._await_that(f"{name} is a member again", ask)
+
+    async def _owned(self, group: str, topic: str) -> list[str]:
+        """Names of the workers that own partitions of a topic."""
+        owners = await read_owners(self._settings.kafka, group, topic)
+        prefix = f"{self._settings.kafka.client_id}-"
+        return sorted({owner.client_id.removeprefix(prefix) for owner in owners.values()})
+
+    # Work
+
+    async def _feed(self, until: int) -> None:
+        done = self._fed.total()
+        portion = self._workload.records[done:until]
+        await self._writer.write(portion)
+        for record in portion:
+            assert record.partition is not None
+            self._fed[record.partition] += 1
+
+    async def _reach(self, step: Step) -> int:
+        """Feed a portion and wait until it is worked on; how many records wait then."""
+        await self._feed(step.fed)
+        await self._await_committed(step.at)
+        return await self._count_left()
+
+    async def _count_left(self, victim: str | None = None) -> int:
+        """Records that wait: those of a labeller, or all."""
+        committed = await self._ask(self._observer.committed)
+        partitions = list(self._fed)
+        if victim in self._workers["labeller"]:
+            client_id = f"{self._settings.kafka.client_id}-{victim}"
+            owners = await self._ask(
+                lambda: read_owners(
+                    self._settings.kafka, self._settings.labeller_group, self._settings.topic_names.raw
+                )
+            )
+            partitions = [partition for partition, owner in owners.items() if owner.client_id == client_id]
+        return sum(self._fed[partition] - committed.get(partition, 0) for partition in partitions)
+
+    async def _await_committed(self, least: int) -> None:
+        async def ask() -> bool:
+            return sum((await self._observer.committed()).values()) >= least
+
+        await self._await_that(f"{least} raw records committed", ask)
+
+    async def _await_frontier(self, after: datetime) -> None:
+        async def ask() -> bool:
+            clock = await self._observer.frontier()
+            return clock is not None and clock > after
+
+        await self._await_that(f"a frontier after {after}", ask)
+
+    async def _await_replicas(self) -> None:
+        async def ask() -> bool:
+            return not await self._observer.out_of_sync(NODES)
+
+        await self._await_that("every partition is on every node", ask)
+
+    async def _await_that(self, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
+        async def ask_patiently() -> bool:
+            try:
+                return await ask()
+            except (Retriable, *KAFKA_ERRORS):  # of a node that is away
+                return False
+
+        await self._fleet.await_that(what, ask_patiently, PATIENCE_SECONDS)
+
+    async def _ask(self, ask: Callable[[], Awaitable[Told]]) -> Told:
+        """An answer, however long a node is away."""
+        answers: list[Told] = []
+
+        async def is_told() -> bool:
+            answers.append(await ask())
+            return True
+
+        await self._await_that("the cluster answers", is_told)
+        return answers[0]
+
+
+async def _nothing() -> None:
+    """A zombie is frozen already."""
+
+
+def campaign_settings(bootstrap: str, size: Size) -> dict[str, object]:
+    """Of all workers: three copies of everything, and labels slow enough that a portion lasts."""
+    steps = 2 * sum(size.faults.values()) + 1
+    return run_settings(
+        bootstrap,
+        topics__partitions=PARTITIONS,
+        topics__replication_factor=NODES,
+        engine__deterministic_seconds_per_text=round(LABELLERS * PORTION_SECONDS * steps / size.records, 4),
+        unit__max_records=max(5, min(40, size.records // steps // UNITS_A_PORTION)),
+    )
