@@ -1,4 +1,4 @@
-"""The fault campaign: real workers on a real cluster of three, hit again and again by a seeded schedule; then a tally."""
+"""The fault campaign: real workers on a cluster of three nodes, hit again and again as a seed plans; then a tally."""
 
 import sys
 from pathlib import Path

@@ -6,15 +6,15 @@ The input is fed in portions, one for each step of a fault, so that every step m
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from observer import Observer
-from processes import Fleet
+from observer import Observer, patient
+from processes import WORKER, Fleet
 from runs import load_run_settings, run_settings
 from verify import Outputs, Violation, expect, find_violations
 from worker.broker import LocalBroker
@@ -22,16 +22,15 @@ from worker.deterministic import DeterministicEngine
 from worker.kafka.admin import create_topics
 from worker.kafka.groups import read_owners
 from worker.kafka.sink import Writer
-from worker.kafka.verdicts import KAFKA_ERRORS
-from worker.errors import Retriable
 from worker.records import Record
-from worker.settings import Settings
-from workload import Workload, make_workload
+from workload import make_workload
 
 from .plan import Fault, Kind, Step, plan_faults
 from .tally import Hit, Report
 
 NODES = 3
+SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+"""A node looks for timed-out transactions every second instead of every ten."""
 PARTITIONS = 6
 LABELLERS = 3
 DETECTORS = 2
@@ -59,30 +58,48 @@ class Size:
     faults: Mapping[Kind, int]
 
 
+class Moment(NamedTuple):
+    """When it was, of each raw partition in which work waited what was committed, and the detector's frontier."""
+
+    seconds: float
+    waiting: Mapping[int, int]
+    frontier: datetime | None
+
+
 def count_headlines(records: int) -> int:
     """How many headlines make so many records, with one poison record for every hundred of them."""
     return records - records // 101
 
 
-async def run_campaign(seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say) -> Report:
-    """Feed, hit and mend as the seed plans it, then read and judge all.
+def run_campaign(seed: int, size: Size, folder: Path, say: Say, program: Sequence[str] = WORKER) -> Report:
+    """On a cluster of its own, feed, hit and mend as the seed plans it, then read and judge all.
+
+    Args:
+        seed: of the plan.
+        size: how much there is to do.
+        folder: for the logs of the workers.
+        say: told what is being done.
+        program: what Python runs as a worker.
 
     Raises:
         AssertionError: something that must happen did not in time; the end of every worker's log was printed.
     """
-    campaign = Campaign(seed, size, broker, folder, say)
-    return await campaign.run()
+    with LocalBroker(NODES, properties=SCAN_EVERY_SECOND, report=say) as broker:
+        return asyncio.run(Campaign(seed, size, broker, folder, say, program).run())
 
 
 class Campaign:
     """Owned by one event loop. Workers are named by their role and a number that is never used again."""
 
-    def __init__(self, seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say) -> None:
+    def __init__(
+        self, seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say, program: Sequence[str]
+    ) -> None:
         self._seed = seed
         self._size = size
         self._broker = broker
         self._folder = folder
         self._say = say
+        self._program = program
         self._random = Random(seed)
         self._dotted = campaign_settings(broker.bootstrap, size)
         self._settings = load_run_settings(self._dotted)
@@ -102,7 +119,7 @@ class Campaign:
         await self._writer.start()
         try:
             async with Observer(settings) as self._observer:
-                with Fleet(self._dotted, self._folder) as self._fleet:
+                with Fleet(self._dotted, self._folder, self._program) as self._fleet:
                     await self._begin()
                     hits = [await self._carry_out(fault, plan) for fault in plan]
                     expected, strange = await self._await_end()
@@ -113,9 +130,11 @@ class Campaign:
 
     async def _begin(self) -> None:
         self._say(f"starting {LABELLERS} labellers and {DETECTORS} detectors, one of which stands by")
-        names = [self._start("labeller") for _ in range(LABELLERS)] + [self._start("detector") for _ in range(DETECTORS)]
+        names = [self._start("labeller") for _ in range(LABELLERS)] + [
+            self._start("detector") for _ in range(DETECTORS)
+        ]
         for name in names:
-            await self._await_member(name)
+            await self._await_joined(name)
 
     # The end
 
@@ -129,7 +148,9 @@ class Campaign:
         logs: dict[int, list[Record]] = {partition: [] for partition in range(PARTITIONS)}
         for record in raw:
             logs[record.partition].append(record)
-        strange = [] if logs == self._workload.as_read() else [Violation("altered", "the raw topic is not the workload")]
+        strange = (
+            [] if logs == self._workload.as_read() else [Violation("altered", "the raw topic is not the workload")]
+        )
         expected = await asyncio.to_thread(expect, logs, DeterministicEngine(), self._settings.rules)
         if expected.alerts:
             await self._await_frontier(max(alert.detected_at for alert in expected.alerts))
@@ -159,7 +180,6 @@ class Campaign:
             Kind.broker: self._kill_node,
             Kind.zombie: self._freeze,
         }[fault.kind]
-        await self._reach(fault.strike)
         hit = await act(fault)
         self._say(
             f"{plan.index(fault) + 1} of {len(plan)}: {fault.kind} of {hit.victim} ({fault.target})"
@@ -169,45 +189,52 @@ class Campaign:
         return hit
 
     async def _kill(self, fault: Fault) -> Hit:
+        await self._reach(fault.strike)
         victim = await self._choose(fault)
-        met = await self._catch_in_transaction(victim, fault.target)
+        met = await self._catch(victim, in_transaction=fault.in_transaction)
         left = await self._count_left(victim)
-        recovery = await self._measure_recovery(fault, lambda: self._end(victim))
+        since = await self._look()
+        self._fleet.kill(victim)
+        recovery = await self._await_recovery(fault, since)
+        self._workers[fault.target].remove(victim)
         left_at_mend = await self._reach(fault.mend)
-        await self._await_member(self._start(fault.target))
+        await self._await_joined(self._start(fault.target))
         return Hit(fault, victim, left, left_at_mend, met, recovery)
 
     async def _rebalance(self, fault: Fault) -> Hit:
-        left = await self._count_left()
         victim = self._start("labeller")
-        recovery = await self._measure_recovery(fault, lambda: self._await_member(victim))
+        await self._await_said(victim, "worker.starting")  # to read its code took it seconds, to join it takes less
+        await self._reach(fault.strike)
+        since = await self._look()
+        await self._await_joined(victim)
+        left = await self._count_left()
+        recovery = await self._await_recovery(fault, since)
         left_at_mend = await self._reach(fault.mend)
-        status = await asyncio.to_thread(self._fleet.terminate, victim)
+        self._exit_statuses[victim] = await asyncio.to_thread(self._fleet.terminate, victim)
         self._workers["labeller"].remove(victim)
-        self._exit_statuses[victim] = status
         return Hit(fault, victim, left, left_at_mend, False, recovery)
 
     async def _freeze(self, fault: Fault) -> Hit:
+        await self._reach(fault.strike)
         victim = await self._choose(fault)
-        met = await self._catch_in_transaction(victim, fault.target)
+        met = await self._catch(victim, in_transaction=fault.in_transaction)
         left = await self._count_left(victim)
-        frozen = time.monotonic()
-        recovery = await self._measure_recovery(fault, _nothing)
+        since = await self._look()
+        recovery = await self._await_recovery(fault, since)
+        await asyncio.sleep(max(0.0, since.seconds + ZOMBIE_SECONDS - time.monotonic()))
         left_at_mend = await self._reach(fault.mend)
-        await asyncio.sleep(max(0.0, frozen + ZOMBIE_SECONDS - time.monotonic()))
         joined = self._count_joined(victim)
         self._fleet.thaw(victim)
-        await self._await_life(victim, joined)
+        await self._await_joined(victim, joined)  # it finds out that it was replaced
         return Hit(fault, victim, left, left_at_mend, met, recovery)
 
     async def _kill_node(self, fault: Fault) -> Hit:
+        await self._reach(fault.strike)
         node = await self._ask(lambda: self._find_node(fault))
         left = await self._count_left()
-
-        async def kill() -> None:
-            await asyncio.to_thread(self._broker.kill, node)
-
-        recovery = await self._measure_recovery(fault, kill)
+        since = await self._look()
+        await asyncio.to_thread(self._broker.kill, node)
+        recovery = await self._await_recovery(fault, since)
         left_at_mend = await self._reach(fault.mend)
         await asyncio.to_thread(self._broker.restart, node)
         await self._await_replicas()
@@ -218,7 +245,9 @@ class Campaign:
         what, _, of = fault.target.partition(" of ")
         if what == "leader":
             partition = int(fault.share * PARTITIONS) if of in {"raw", "labelled"} else 0
-            return await observer.leader({"raw": names.raw, "labelled": names.labelled}.get(of, names.surge_state), partition)
+            return await observer.leader(
+                {"raw": names.raw, "labelled": names.labelled}.get(of, names.surge_state), partition
+            )
         if of == "transactions":
             return await observer.transaction_coordinator(self._transactional_id(self._workers["labeller"][0]))
         group = self._settings.labeller_group if of == "labellers" else self._settings.detector_group
@@ -238,40 +267,40 @@ class Campaign:
         await self._await_that("a detector owns the shard", has_owner)
         return found[0]
 
-    async def _catch_in_transaction(self, victim: str, role: str) -> bool:
-        """Freeze it, while it has a transaction open if it can be met so; whether it was."""
+    async def _catch(self, victim: str, *, in_transaction: bool) -> bool:
+        """Freeze it with a transaction open, or with none, if it can be met so; whether one was open."""
         transactional_id = self._transactional_id(victim)
-        for _ in range(LOOKS):
+        for look in range(LOOKS):
             self._fleet.freeze(victim)
             await asyncio.sleep(FREEZE_SECONDS)
-            if transactional_id in await self._ask(self._observer.open_transactions):
-                return True
+            is_open = transactional_id in await self._ask(self._observer.open_transactions)
+            if is_open is in_transaction or look == LOOKS - 1:
+                return is_open
             self._fleet.thaw(victim)
             await asyncio.sleep(self._random.uniform(0.0, MAX_SLICE_SECONDS))
-        self._fleet.freeze(victim)
-        return False
+        raise AssertionError
 
     def _transactional_id(self, name: str) -> str:
         if name in self._workers["labeller"]:
             return f"{self._settings.labeller_group}-{name}"
         return f"{self._settings.detector_group}-shard-0"
 
-    async def _measure_recovery(self, fault: Fault, strike: Callable[[], Awaitable[None]]) -> float:
-        """Strike, and wait until the work goes on: in every partition where some waits, and in the detector too."""
+    async def _look(self) -> Moment:
         committed = await self._ask(self._observer.committed)
-        waiting = {partition: at for partition in self._fed if (at := committed.get(partition, 0)) < self._fed[partition]}
-        frontier = await self._ask(self._observer.frontier)
-        struck = time.monotonic()
-        await strike()
+        waiting = {each: at for each in self._fed if (at := committed.get(each, 0)) < self._fed[each]}
+        return Moment(time.monotonic(), waiting, await self._ask(self._observer.frontier))
+
+    async def _await_recovery(self, fault: Fault, since: Moment) -> float:
+        """Wait until work goes on in every partition in which some waited, and in the detector; seconds since then."""
 
         async def is_on() -> bool:
             now = await self._observer.committed()
-            return all(now.get(partition, 0) > at for partition, at in waiting.items())
+            return all(now.get(partition, 0) > at for partition, at in since.waiting.items())
 
         await self._await_that(f"commits after {fault.kind} of {fault.target}", is_on)
-        if frontier is not None:
-            await self._await_frontier(frontier)
-        return time.monotonic() - struck
+        if since.frontier is not None:
+            await self._await_frontier(since.frontier)
+        return time.monotonic() - since.seconds
 
     # Workers
 
@@ -282,29 +311,23 @@ class Campaign:
         self._workers[role].append(name)
         return name
 
-    async def _end(self, name: str) -> None:
-        self._fleet.kill(name)
-        for names in self._workers.values():
-            if name in names:
-                names.remove(name)
-
     def _count_joined(self, name: str) -> int:
         """How often it became a member of a generation."""
         return sum(self._fleet.count_said(name, event) for event in ("source.owned", "lease.owned"))
 
-    async def _await_member(self, name: str, joined: int = 0) -> None:
+    async def _await_joined(self, name: str, before: int = 0) -> None:
+        """Wait until it has become a member once more than ``before``."""
+
         async def ask() -> bool:
-            return self._count_joined(name) > joined
+            return self._count_joined(name) > before
 
         await self._await_that(f"{name} is a member", ask)
 
-    async def _await_life(self, name: str, joined: int) -> None:
-        """A zombie finds out that it was replaced: it joins anew, or it ends in good order and another is started."""
-
+    async def _await_said(self, name: str, event: str) -> None:
         async def ask() -> bool:
-            return self._count_joined(name) > joined
+            return self._fleet.count_said(name, event) > 0
 
-        await self._await_that(f"{name} is a member again", ask)
+        await self._await_that(f"{name} says {event}", ask)
 
     async def _owned(self, group: str, topic: str) -> list[str]:
         """Names of the workers that own partitions of a topic."""
@@ -335,9 +358,7 @@ class Campaign:
         if victim in self._workers["labeller"]:
             client_id = f"{self._settings.kafka.client_id}-{victim}"
             owners = await self._ask(
-                lambda: read_owners(
-                    self._settings.kafka, self._settings.labeller_group, self._settings.topic_names.raw
-                )
+                lambda: read_owners(self._settings.kafka, self._settings.labeller_group, self._settings.topic_names.raw)
             )
             partitions = [partition for partition, owner in owners.items() if owner.client_id == client_id]
         return sum(self._fed[partition] - committed.get(partition, 0) for partition in partitions)
@@ -362,13 +383,7 @@ class Campaign:
         await self._await_that("every partition is on every node", ask)
 
     async def _await_that(self, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
-        async def ask_patiently() -> bool:
-            try:
-                return await ask()
-            except (Retriable, *KAFKA_ERRORS):  # of a node that is away
-                return False
-
-        await self._fleet.await_that(what, ask_patiently, PATIENCE_SECONDS)
+        await self._fleet.await_that(what, patient(ask), PATIENCE_SECONDS)
 
     async def _ask(self, ask: Callable[[], Awaitable[Told]]) -> Told:
         """An answer, however long a node is away."""
@@ -380,10 +395,6 @@ class Campaign:
 
         await self._await_that("the cluster answers", is_told)
         return answers[0]
-
-
-async def _nothing() -> None:
-    """A zombie is frozen already."""
 
 
 def campaign_settings(bootstrap: str, size: Size) -> dict[str, object]:

@@ -18,7 +18,8 @@ class Kind(StrEnum):
     - sigkill: a worker is killed; a successor joins.
     - rebalance: a labeller joins; SIGTERM takes it away.
     - broker: a node is killed; it is started again.
-    - zombie: a worker is frozen until others have its work; it goes on.
+    - zombie: a worker is frozen until others have its work; it goes on, by turns with what it had labelled but not
+      yet begun to write, which only its old membership gives away, and with what it had half written.
     """
 
     sigkill = "sigkill"
@@ -53,10 +54,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``target`` is one of `TARGETS`; ``share`` in [0, 1) picks among several such."""
+    """A strike and its mend.
+
+    Attributes:
+        kind: what goes wrong.
+        target: one of `TARGETS`.
+        in_transaction: whether a worker is to be met with a transaction open, or between two.
+        share: in [0, 1), picks among several victims.
+        strike: when it hits.
+        mend: when it is mended.
+    """
 
     kind: Kind
     target: str
+    in_transaction: bool
     share: float
     strike: Step
     mend: Step
@@ -69,15 +80,19 @@ def plan_faults(seed: int, counts: Mapping[Kind, int], records: int) -> tuple[Fa
         ValueError: there are too few records for so many faults.
     """
     random = Random(seed)
-    hits = [(kind, target) for kind, count in counts.items() for target in _take_targets(random, kind, count)]
+    hits = [
+        (kind, target, kind is Kind.sigkill or number % 2 == 1)
+        for kind, count in counts.items()
+        for number, target in enumerate(_take_targets(random, kind, count))
+    ]
     random.shuffle(hits)
     portions = 2 * len(hits) + 1
     size = records // portions
     if size < MIN_PORTION:
         raise ValueError(f"{records} records are too few for {len(hits)} faults: {portions * MIN_PORTION} are needed")
     return tuple(
-        Fault(kind, target, random.random(), _step(random, 2 * number, size), _step(random, 2 * number + 1, size))
-        for number, (kind, target) in enumerate(hits)
+        Fault(*hit, random.random(), _step(random, 2 * number, size), _step(random, 2 * number + 1, size))
+        for number, hit in enumerate(hits)
     )
 
 

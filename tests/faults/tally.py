@@ -1,4 +1,4 @@
-"""What became of a campaign: proof that its faults hit, what is wrong with its outputs, and the lines that say so. Pure."""
+"""What became of a campaign: did its faults hit, what is wrong with its outputs, and the lines that say so. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,9 @@ class Report:
         for kind, count in self.planned.items():
             if self.proven[kind] != count:
                 yield f"{self.proven[kind]} of {count} faults of kind {kind} hit under load"
-        yield from (f"{hit.fault.kind} of {hit.victim}: {hit.recovery_seconds:.0f} s" for hit in self.hits if is_slow(hit))
+        yield from (
+            f"{hit.fault.kind} of {hit.victim}: {hit.recovery_seconds:.0f} s" for hit in self.hits if is_slow(hit)
+        )
         yield from map(str, self.violations)
         yield from (f"unfinished: {name} {what}" for name, what in self.unfinished.items())
         yield from (f"{name} ended with status {status}" for name, status in self.exit_statuses.items() if status)

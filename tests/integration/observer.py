@@ -1,6 +1,6 @@
 """What can be seen of a run from outside: committed offsets, the detector's frontier, open transactions, outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -14,7 +14,9 @@ from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress
 from transactions import open_transactions
 from verify import Marked, Outputs, Placed
 from worker.detector import FRONTIER_KEY, Detector
+from worker.errors import Retriable
 from worker.kafka.connection import to_record
+from worker.kafka.verdicts import KAFKA_ERRORS
 from worker.records import Record
 from worker.settings import Settings
 
@@ -158,6 +160,18 @@ class Observer:
     async def _places(self, topic: str) -> list[TopicPartition]:
         (described,) = await self._admin.describe_topics([topic])
         return [TopicPartition(topic, partition) for partition in range(len(described["partitions"]))]
+
+
+def patient(ask: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+    """The same question; while a broker is away the answer is no."""
+
+    async def ask_patiently() -> bool:
+        try:
+            return await ask()
+        except (Retriable, *KAFKA_ERRORS):
+            return False
+
+    return ask_patiently
 
 
 def _make_reader(servers: str, isolation_level: str) -> AIOKafkaConsumer:
