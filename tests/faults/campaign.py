@@ -19,6 +19,7 @@ from runs import load_run_settings, run_settings
 from verify import Outputs, Violation, expect, find_violations
 from worker.broker import LocalBroker
 from worker.deterministic import DeterministicEngine
+from worker.errors import Retriable
 from worker.kafka.admin import create_topics
 from worker.kafka.groups import read_owners
 from worker.kafka.sink import Writer
@@ -254,31 +255,27 @@ class Campaign:
         return await observer.group_coordinator(group)
 
     async def _choose(self, fault: Fault) -> str:
-        """A labeller, or the detector that runs the shard."""
-        if fault.target == "labeller":
-            return self._workers["labeller"][int(fault.share * len(self._workers["labeller"]))]
-        found: list[str] = []
-
-        async def has_owner() -> bool:
-            owned = await self._owned(self._settings.detector_group, self._settings.topic_names.surge_state)
-            found[:] = owned
-            return bool(found)
-
-        await self._await_that("a detector owns the shard", has_owner)
-        return found[0]
+        """The detector that runs the shard, or one of the labellers for whom much waits."""
+        if fault.target == "detector":
+            (owner,) = (await self._ask(self._read_shard_owner)).values()
+            return owner
+        waiting = await self._count_left_by_labeller()
+        busy = sorted(name for name, left in waiting.items() if 2 * left >= max(waiting.values()))
+        return busy[int(fault.share * len(busy))]
 
     async def _catch(self, victim: str, *, in_transaction: bool) -> bool:
         """Freeze it with a transaction open, or with none, if it can be met so; whether one was open."""
         transactional_id = self._transactional_id(victim)
-        for look in range(LOOKS):
+        looks = 0
+        while True:
+            looks += 1
             self._fleet.freeze(victim)
             await asyncio.sleep(FREEZE_SECONDS)
             is_open = transactional_id in await self._ask(self._observer.open_transactions)
-            if is_open is in_transaction or look == LOOKS - 1:
+            if is_open is in_transaction or looks == LOOKS:
                 return is_open
             self._fleet.thaw(victim)
             await asyncio.sleep(self._random.uniform(0.0, MAX_SLICE_SECONDS))
-        raise AssertionError
 
     def _transactional_id(self, name: str) -> str:
         if name in self._workers["labeller"]:
@@ -329,11 +326,23 @@ class Campaign:
 
         await self._await_that(f"{name} says {event}", ask)
 
-    async def _owned(self, group: str, topic: str) -> list[str]:
-        """Names of the workers that own partitions of a topic."""
-        owners = await read_owners(self._settings.kafka, group, topic)
+    async def _read_owners(self, group: str, topic: str) -> dict[int, str]:
+        """By partition of a topic, the worker of a group that owns it.
+
+        Raises:
+            Retriable: nobody owns any, as between two generations.
+        """
         prefix = f"{self._settings.kafka.client_id}-"
-        return sorted({owner.client_id.removeprefix(prefix) for owner in owners.values()})
+        owners = await read_owners(self._settings.kafka, group, topic)
+        if not owners:
+            raise Retriable(f"nobody owns {topic}")
+        return {partition: owner.client_id.removeprefix(prefix) for partition, owner in owners.items()}
+
+    async def _read_shard_owner(self) -> dict[int, str]:
+        return await self._read_owners(self._settings.detector_group, self._settings.topic_names.surge_state)
+
+    async def _read_labellers(self) -> dict[int, str]:
+        return await self._read_owners(self._settings.labeller_group, self._settings.topic_names.raw)
 
     # Work
 
@@ -351,17 +360,22 @@ class Campaign:
         await self._await_committed(step.at)
         return await self._count_left()
 
-    async def _count_left(self, victim: str | None = None) -> int:
+    async def _count_left(self, victim: str = "") -> int:
         """Records that wait: those of a labeller, or all."""
-        committed = await self._ask(self._observer.committed)
-        partitions = list(self._fed)
         if victim in self._workers["labeller"]:
-            client_id = f"{self._settings.kafka.client_id}-{victim}"
-            owners = await self._ask(
-                lambda: read_owners(self._settings.kafka, self._settings.labeller_group, self._settings.topic_names.raw)
-            )
-            partitions = [partition for partition, owner in owners.items() if owner.client_id == client_id]
-        return sum(self._fed[partition] - committed.get(partition, 0) for partition in partitions)
+            return (await self._count_left_by_labeller())[victim]
+        return sum((await self._count_left_by_partition()).values())
+
+    async def _count_left_by_labeller(self) -> Counter[str]:
+        waiting = await self._count_left_by_partition()
+        left: Counter[str] = Counter()
+        for partition, owner in (await self._ask(self._read_labellers)).items():
+            left[owner] += waiting.get(partition, 0)
+        return left
+
+    async def _count_left_by_partition(self) -> dict[int, int]:
+        committed = await self._ask(self._observer.committed)
+        return {partition: fed - committed.get(partition, 0) for partition, fed in self._fed.items()}
 
     async def _await_committed(self, least: int) -> None:
         async def ask() -> bool:

@@ -71,10 +71,6 @@ class Fleet:
         child.send_signal(signal.SIGTERM)
         return child.wait_or_kill(time.monotonic() + STOP_SECONDS)
 
-    def exit_status(self, name: str) -> int | None:
-        """None while it runs."""
-        return self._running[name].exit_status
-
     def stop(self) -> dict[str, int]:
         """SIGTERM to all that run; by name, their exit status."""
         for child in self._running.values():
