@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := schemas stacknorm worker tests
 
-.PHONY: help setup demo test test-all check bench format lock schemas clean
+.PHONY: help setup demo test test-all faults check bench format lock schemas clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,10 @@ test: $(READY) ## the tests, those against a real Apache Kafka included
 test-all: $(READY) ## all tests, the slow ones too
 	@$(BIN)/stacknorm-worker broker --fetch
 	@$(BIN)/pytest $(ARGS)
+
+faults: $(READY) ## workers on three nodes of Kafka, hit fifty times; then a tally (ARGS="--records 2000 --seed 7 ...")
+	@$(BIN)/stacknorm-worker broker --fetch
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 check: $(READY) ## ruff, mypy strict, import directions, the Dockerfile
 	@$(BIN)/ruff format --check $(SOURCES)

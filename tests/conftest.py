@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -14,6 +14,21 @@ settings.load_profile("project")
 
 SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
 """The broker looks for timed-out transactions every second instead of every ten, so that recovery is soon seen."""
+
+LAST_LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell_at_end(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes lines that end the output of the whole run."""
+    return pytestconfig.stash.setdefault(LAST_LINES, []).append
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Behind pytest's own summary."""
+    for line in config.stash.get(LAST_LINES, []):
+        print(line)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from worker.errors import Fatal
 
 LOCK_FILE = Path(__file__).with_name("broker.lock.json")
 HOST = "127.0.0.1"
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 180.0  # of a laptop that is busy otherwise; one that cannot start says so by ending
 STOP_TIMEOUT_SECONDS = 20.0
 JVM_OPTIONS = ("-Xmx384m", "-Xms128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 LOG4J = """\

@@ -1,6 +1,6 @@
 """What can be seen of a run from outside: committed offsets, the detector's frontier, open transactions, outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -14,7 +14,9 @@ from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress
 from transactions import open_transactions
 from verify import Marked, Outputs, Placed
 from worker.detector import FRONTIER_KEY, Detector
+from worker.errors import Retriable
 from worker.kafka.connection import to_record
+from worker.kafka.verdicts import KAFKA_ERRORS
 from worker.records import Record
 from worker.settings import Settings
 
@@ -83,6 +85,28 @@ class Observer:
         """Transactional ids of this run whose transaction has not ended."""
         return await open_transactions(self._admin, self._settings.group_prefix)
 
+    async def leader(self, topic: str, partition: int) -> int:
+        """The node that leads a partition."""
+        (described,) = await self._admin.describe_topics([topic])
+        return next(each["leader"] for each in described["partitions"] if each["partition"] == partition)
+
+    async def group_coordinator(self, group: str) -> int:
+        """The node that coordinates a group."""
+        return await self._admin.find_coordinator(group, 0)
+
+    async def transaction_coordinator(self, transactional_id: str) -> int:
+        """The node that coordinates the transactions of an id."""
+        return await self._admin.find_coordinator(transactional_id, 1)
+
+    async def out_of_sync(self, nodes: int) -> dict[str, list[int]]:
+        """By topic, Kafka's own included, the partitions that fewer than so many nodes hold in full."""
+        described = await self._admin.describe_topics()
+        return {
+            topic["topic"]: lacking
+            for topic in described
+            if (lacking := [each["partition"] for each in topic["partitions"] if len(each["isr"]) < nodes])
+        }
+
     async def frontier(self) -> datetime | None:
         """The merge clock in the detector's newest committed frontier; None before the first."""
         state = TopicPartition(self._settings.topic_names.surge_state, 0)
@@ -136,6 +160,18 @@ class Observer:
     async def _places(self, topic: str) -> list[TopicPartition]:
         (described,) = await self._admin.describe_topics([topic])
         return [TopicPartition(topic, partition) for partition in range(len(described["partitions"]))]
+
+
+def patient(ask: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+    """The same question; while a broker is away the answer is no."""
+
+    async def ask_patiently() -> bool:
+        try:
+            return await ask()
+        except (Retriable, *KAFKA_ERRORS):
+            return False
+
+    return ask_patiently
 
 
 def _make_reader(servers: str, isolation_level: str) -> AIOKafkaConsumer:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,9 @@ from typing import Self
 from worker.child import Child
 
 POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 180.0
 STOP_SECONDS = 20.0
+WORKER = ("-m", "worker")
 
 
 class Fleet:
@@ -22,11 +24,13 @@ class Fleet:
     Args:
         settings: of all workers, by their dotted names.
         folder: for the logs.
+        program: what Python runs.
     """
 
-    def __init__(self, settings: Mapping[str, object], folder: Path) -> None:
+    def __init__(self, settings: Mapping[str, object], folder: Path, program: Sequence[str] = WORKER) -> None:
         self._settings = settings
         self._folder = folder
+        self._program = program
         self._running: dict[str, Child] = {}
         self._logs: dict[str, Path] = {}
 
@@ -46,7 +50,7 @@ class Fleet:
         """Start ``worker run --only role``; ``name`` is its instance, and tells it apart here."""
         self._logs[name] = self._folder / f"{name}.log"
         environment = environment_of({**self._settings, "instance": name})
-        command = (sys.executable, "-m", "worker", "run", "--only", role)
+        command = (sys.executable, *self._program, "run", "--only", role)
         self._running[name] = Child(command, self._logs[name], environment=environment)
 
     def freeze(self, name: str) -> None:
@@ -61,6 +65,12 @@ class Fleet:
         """SIGKILL."""
         self._running.pop(name).kill()
 
+    def terminate(self, name: str) -> int:
+        """SIGTERM; its exit status."""
+        child = self._running.pop(name)
+        child.send_signal(signal.SIGTERM)
+        return child.wait_or_kill(time.monotonic() + STOP_SECONDS)
+
     def stop(self) -> dict[str, int]:
         """SIGTERM to all that run; by name, their exit status."""
         for child in self._running.values():
@@ -68,11 +78,17 @@ class Fleet:
         deadline = time.monotonic() + STOP_SECONDS
         return {name: self._running.pop(name).wait_or_kill(deadline) for name in list(self._running)}
 
+    def count_said(self, name: str, event: str) -> int:
+        """How often a worker has logged an event, dead or alive."""
+        return self._logs[name].read_text(errors="replace").count(f'"event":"{event}"')
+
     def log_tail(self, name: str, lines: int = 40) -> str:
         """The last that a worker said, dead or alive."""
         return "\n".join(self._logs[name].read_text(errors="replace").splitlines()[-lines:])
 
-    async def await_that(self, what: str, ask: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    async def await_that(
+        self, what: str, ask: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until ``ask`` says so.
 
         Raises:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
-from observer import Ends, Observer
+from observer import Ends, Observer, patient
 from processes import Fleet
 from verify import Outputs, expect
 from worker.deterministic import DeterministicEngine
@@ -80,7 +81,7 @@ class Trial:
         async def ask() -> bool:
             return await self.committed_sum() >= least
 
-        await self.fleet.await_that(f"{least} raw records committed", ask)
+        await self.fleet.await_that(f"{least} raw records committed", patient(ask))
 
     async def await_frontier(self, after: datetime) -> None:
         """Wait until the detector has committed a frontier later than this merge clock."""
@@ -89,7 +90,7 @@ class Trial:
             clock = await self.observer.frontier()
             return clock is not None and clock > after
 
-        await self.fleet.await_that(f"a frontier after {after}", ask)
+        await self.fleet.await_that(f"a frontier after {after}", patient(ask))
 
     async def await_end(self) -> None:
         """Wait until every raw record is committed and the detector has fired its last timer for an alert."""
@@ -199,16 +200,25 @@ def load_run_settings(dotted: Mapping[str, object]) -> Settings:
 
 
 async def carry_out(
-    dotted: Mapping[str, object], folder: Path, play: Play, *, engine: Engine | None = None, headlines: int = 2000
+    dotted: Mapping[str, object],
+    folder: Path,
+    play: Play,
+    *,
+    engine: Engine | None = None,
+    headlines: int = 2000,
+    others: Mapping[str, object] = MappingProxyType({}),
 ) -> Result:
-    """Send the workload, let ``play`` start (and crash) workers, wait for the end, stop them, read what is there."""
+    """Send the workload, let ``play`` start (and crash) workers, wait for the end, stop them, read what is there.
+
+    ``others`` are settings that are not ours but only the workers'.
+    """
     settings = load_run_settings(dotted)
-    workload = make_workload(settings.topic_names.raw, headlines=headlines, partitions=PARTITIONS)
+    workload = make_workload(settings.topic_names.raw, headlines=headlines, partitions=settings.topics.partitions)
     expected = expect(workload.as_read(), engine or DeterministicEngine(), settings.rules)
     await create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor)
     await _send(settings, workload)
     async with Observer(settings) as observer:
-        with Fleet(dotted, folder) as fleet:
+        with Fleet({**dotted, **others}, folder) as fleet:
             trial = Trial(settings, workload, expected, fleet, observer)
             await play(trial)
             await trial.await_end()
