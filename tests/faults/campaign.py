@@ -144,7 +144,8 @@ class Campaign:
         total = len(self._workload.records)
         await self._feed(total)
         self._say(f"all {total} records are fed; waiting until they are done")
-        await self._await_committed(total)
+        while left := await self._count_left():  # however much that is: patience is for what stands still
+            await self._await_committed(total - left // 2)
         raw = await self._ask(lambda: self._observer.read(self._settings.topic_names.raw))
         logs: dict[int, list[Record]] = {partition: [] for partition in range(PARTITIONS)}
         for record in raw:
