@@ -122,5 +122,5 @@ def test_the_packaged_card_is_that_of_its_manifest() -> None:
     told = render_card(finance)
     assert f"Stack digest `{finance.digest}`" in told
     assert "LoRA adapter and heads" in told
-    assert "log pool (mean-r16" in told
+    assert "linear pool (mean-r16" in told
     assert told.count("\n## ") == 5

@@ -22,7 +22,7 @@ from worker.kafka.admin import create_topics
 from worker.records import OutRecord
 from worker.settings import Settings, load_settings
 
-from .contest import Sample, Say, Spread
+from .contest import Say, Spread
 from .labelling import STOP_SECONDS, read_cpu_seconds
 
 PARTITIONS = (1, 6, 24)
@@ -73,7 +73,7 @@ async def measure_throughput(
         for number in range(1, rounds + 1):
             for guarantee in GUARANTEES:
                 passages[guarantee].append(await _pass(_with_a_new_group(fed, guarantee), items, folder))
-            rates = ", ".join(f"{_sample(passages[each][-1]).docs_per_second:,.0f}" for each in GUARANTEES)
+            rates = ", ".join(f"{_items_per_second(passages[each][-1]):,.0f}" for each in GUARANTEES)
             say(f"  {partitions} partitions, round {number} of {rounds}: {rates} items a second")
         found += compare_guarantees(partitions, passages)
     return found
@@ -81,8 +81,7 @@ async def measure_throughput(
 
 def compare_guarantees(partitions: int, passages: dict[str, list[Passage]]) -> list[Throughput]:
     """A row for each guarantee."""
-    samples = {guarantee: [_sample(passage) for passage in runs] for guarantee, runs in passages.items()}
-    rates = {guarantee: [sample.docs_per_second for sample in runs] for guarantee, runs in samples.items()}
+    rates = {guarantee: [_items_per_second(passage) for passage in runs] for guarantee, runs in passages.items()}
     return [
         Throughput(
             partitions,
@@ -96,11 +95,10 @@ def compare_guarantees(partitions: int, passages: dict[str, list[Passage]]) -> l
     ]
 
 
-def _sample(passage: Passage) -> Sample:
-    """Everything after the first unit, which is the warm-up."""
+def _items_per_second(passage: Passage) -> float:
+    """Of everything after the first unit, which is the warm-up."""
     first, *rest = passage.units
-    started, ended = passage.cpu_seconds
-    return Sample(sum(u.items for u in rest), (rest[-1].at - first.at).total_seconds(), ended - started)
+    return sum(unit.items for unit in rest) / (rest[-1].at - first.at).total_seconds()
 
 
 def _cpu_us_per_item(passage: Passage) -> float:
