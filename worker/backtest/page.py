@@ -1,0 +1,108 @@
+"""A back-test as one HTML page that loads nothing and runs no script, in the look of the evaluation's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from schemas.events import AlertEvent
+from worker.backtest.picture import Timeline, draw_alert, draw_whole
+from worker.backtest.run import Backtest
+from worker.backtest.sentences import (
+    KINDS,
+    alerts_a_day,
+    chance_a_day,
+    explain_alert,
+    figure,
+    name_key,
+    spell_moment,
+    summarise,
+    warn,
+)
+from worker.surge.keys import Key
+
+MAX_DRAWN = 100
+"""Alerts shown one by one; the table has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAlert:
+    """An alert, and what is said and drawn of it."""
+
+    first: AlertEvent
+    last: AlertEvent
+    sentences: tuple[str, ...]
+    picture: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class ShownKey:
+    """A key that fired: the whole archive, and its alerts."""
+
+    id: str
+    name: str
+    type: str
+    picture: Timeline
+    alerts: tuple[ShownAlert, ...]
+
+
+def render_backtest(found: Backtest) -> str:
+    """The page."""
+    drawn = found.lives[:MAX_DRAWN]
+    keys = list(dict.fromkeys(_key_of(life[0]) for life in found.lives))
+    return (
+        _environment()
+        .get_template("backtest.html.j2")
+        .render(
+            found=found,
+            rules=found.rules,
+            lives=found.lives,
+            drawn=len(drawn),
+            ids={key: f"key-{number}" for number, key in enumerate(keys, 1)},
+            keys=[_show_key(key, number, found, drawn) for number, key in enumerate(keys, 1)],
+            key_of=_key_of,
+            kinds=KINDS,
+            summary=tuple(summarise(found)),
+            warnings=tuple(warn(found)),
+            rate=alerts_a_day(found) if found.watched_days else None,
+            chance=chance_a_day(found) if found.watched_days else None,
+        )
+    )
+
+
+def _key_of(alert: AlertEvent) -> Key:
+    return Key(alert.key_type, alert.key)
+
+
+def _show_key(key: Key, number: int, found: Backtest, drawn: Sequence[list[AlertEvent]]) -> ShownKey:
+    history = found.histories[key]
+    lives = [life for life in found.lives if _key_of(life[0]) == key]
+    return ShownKey(
+        id=f"key-{number}",
+        name=name_key(lives[0][0]),
+        type="" if key.type.value == "global" else key.type.value,
+        picture=draw_whole(history, lives, found.first, found.last),
+        alerts=tuple(
+            ShownAlert(
+                first=life[0],
+                last=life[-1],
+                sentences=tuple(explain_alert(life, found.rules)),
+                picture=draw_alert(life, lives, history, found.first, found.last),
+            )
+            for life in lives
+            if life in drawn
+        ),
+    )
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("worker.backtest"), PackageLoader("stacknorm.evaluation")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"figure": figure, "moment": spell_moment, "key_name": name_key}
+    return made
+
