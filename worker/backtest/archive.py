@@ -94,7 +94,9 @@ def read_archive(paths: Sequence[Path], stretch: Stretch, rules: InputRules) -> 
         raise BadArchive(f"{', '.join(map(str, paths))} hold both news items and labelled events; give one kind")
     found = _read_labelled(rows, stretch) if kinds == {True} else _read_news(rows, stretch, rules)
     if found is None:
-        raise BadArchive(f"{', '.join(map(str, paths))}: no item between {stretch.start or '…'} and {stretch.end or '…'}")
+        raise BadArchive(
+            f"{', '.join(map(str, paths))}: no item between {stretch.start or '…'} and {stretch.end or '…'}"
+        )
     return found
 
 

@@ -44,9 +44,13 @@ class KeptLabels:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60)
-            self._connection.execute("CREATE TABLE IF NOT EXISTS labels (text BLOB PRIMARY KEY, said BLOB) WITHOUT ROWID")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS labels (text BLOB PRIMARY KEY, said BLOB) WITHOUT ROWID"
+            )
         except (OSError, sqlite3.Error) as error:
-            raise Misconfigured(f"labels cannot be kept in {path}: {error}; delete it, or name another --cache") from error
+            raise Misconfigured(
+                f"labels cannot be kept in {path}: {error}; delete it, or name another --cache"
+            ) from error
 
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Prediction]:
         """What is known of these keys."""

@@ -53,4 +53,4 @@ def _training_prints(stack: str, settings: EngineSettings) -> npt.NDArray[np.int
     if settings.kind != "stack":
         return None
     bundle = load_bundle(settings.bundle)
-    return seen_prints(bundle) if stack.split("/")[0] == bundle.manifest.name else None
+    return seen_prints(bundle) if stack.split("/", maxsplit=1)[0] == bundle.manifest.name else None

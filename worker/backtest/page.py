@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from schemas.events import AlertEvent
-from worker.backtest.picture import Timeline, draw_alert, draw_whole
+from worker.backtest.picture import Subject, Timeline, draw_alert, draw_whole
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import (
     KINDS,
@@ -75,19 +75,20 @@ def _key_of(alert: AlertEvent) -> Key:
 
 
 def _show_key(key: Key, number: int, found: Backtest, drawn: Sequence[list[AlertEvent]]) -> ShownKey:
-    history = found.histories[key]
     lives = [life for life in found.lives if _key_of(life[0]) == key]
+    assert found.watched_from is not None  # it fired
+    subject = Subject(found.histories[key], lives, found.first, found.watched_from, found.last)
     return ShownKey(
         id=f"key-{number}",
         name=name_key(lives[0][0]),
         type="" if key.type.value == "global" else key.type.value,
-        picture=draw_whole(history, lives, found.first, found.last),
+        picture=draw_whole(subject),
         alerts=tuple(
             ShownAlert(
                 first=life[0],
                 last=life[-1],
                 sentences=tuple(explain_alert(life, found.rules)),
-                picture=draw_alert(life, lives, history, found.first, found.last),
+                picture=draw_alert(subject, life),
             )
             for life in lives
             if life in drawn
@@ -105,4 +106,3 @@ def _environment() -> Environment:
     )
     made.filters |= {"figure": figure, "moment": spell_moment, "key_name": name_key}
     return made
-

@@ -1,6 +1,7 @@
 """Parquet in and out; the only user of polars, which is needed for nothing else and may be missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +17,11 @@ def require_polars(path: Path) -> ModuleType:
         Misconfigured: it is not installed; names the file that needs it, and how to get it.
     """
     try:
-        import polars  # noqa: PLC0415 -- may be missing
+        return import_module("polars")
     except ModuleNotFoundError as error:
         raise Misconfigured(
             f"{path} is Parquet, which needs polars: pip install 'stacknorm[parquet]'; JSONL needs nothing more"
         ) from error
-    return polars
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -41,7 +41,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def write_alerts(alerts: Sequence[AlertEvent], path: Path) -> None:
     """Every revision as a row; the columns are the fields of the event, nested where they are."""
     polars = require_polars(path)
-    rows = [alert.model_dump(exclude={"status", "kind", "key_type", "resolve_reason"}) | _words(alert) for alert in alerts]
+    rows = [
+        alert.model_dump(exclude={"status", "kind", "key_type", "resolve_reason"}) | _words(alert) for alert in alerts
+    ]
     polars.DataFrame(rows, schema=_alert_schema(polars)).write_parquet(path)
 
 

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from schemas.events import AlertEvent
 from stacknorm.bundle import Interval
@@ -35,7 +36,7 @@ class Bar:
 class Timeline:
     """What a picture shows. Places across are shares of its width; the test's figure is W as a share of h.
 
-    ``usual`` are the expected stories of a bar; ``spans`` is where alerts fired.
+    ``usual`` are the expected stories of a bar; ``spans`` is where alerts fired; up to ``learning`` none could.
     """
 
     bars: tuple[Bar, ...]
@@ -43,30 +44,39 @@ class Timeline:
     usual: tuple[tuple[float, float], ...]
     test: tuple[tuple[float, float], ...]
     spans: tuple[tuple[float, float], ...]
+    learning: float
     ticks: tuple[tuple[float, str], ...]
     stories: Axis
     figures: Axis
 
 
-def draw_whole(history: History, lives: Sequence[Sequence[AlertEvent]], first: datetime, last: datetime) -> Timeline:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A key that fired, to be drawn: its history, its alerts, and when the archive began, could fire, and ended."""
+
+    history: History
+    lives: Sequence[Sequence[AlertEvent]]
+    first: datetime
+    watched_from: datetime
+    last: datetime
+
+
+def draw_whole(subject: Subject) -> Timeline:
     """The key through the whole archive."""
-    return _draw(history, lives, clock_of(first), clock_of(last) + 1, last)
+    return _draw(subject, clock_of(subject.first), clock_of(subject.last) + 1)
 
 
-def draw_alert(
-    life: Sequence[AlertEvent], lives: Sequence[Sequence[AlertEvent]], history: History, first: datetime, last: datetime
-) -> Timeline:
-    """The hours around one of a key's alerts."""
-    ended = life[-1].ends_at or last
-    start_ms, end_ms = clock_of(life[0].first_clock), clock_of(ended)
+def draw_alert(subject: Subject, life: Sequence[AlertEvent]) -> Timeline:
+    """The hours around one of its alerts."""
+    start_ms, end_ms = clock_of(life[0].first_clock), clock_of(life[-1].ends_at or subject.last)
     margin_ms = max(MARGIN_MS, (end_ms - start_ms) // 3)
-    start_ms, end_ms = max(start_ms - margin_ms, clock_of(first)), min(end_ms + margin_ms, clock_of(last) + 1)
-    return _draw(history, lives, start_ms, max(end_ms, start_ms + 1), last)
+    start_ms = max(start_ms - margin_ms, clock_of(subject.first))
+    end_ms = min(end_ms + margin_ms, clock_of(subject.last) + 1)
+    return _draw(subject, start_ms, max(end_ms, start_ms + 1))
 
 
-def _draw(
-    history: History, lives: Sequence[Sequence[AlertEvent]], start_ms: int, end_ms: int, last: datetime
-) -> Timeline:
+def _draw(subject: Subject, start_ms: int, end_ms: int) -> Timeline:
+    history, lives = subject.history, subject.lives
     size = next((n for n, step in enumerate(_STEPS_MS) if (end_ms - start_ms) / step <= MAX_BARS), len(_STEPS_MS) - 1)
     step_ms = _STEPS_MS[size]
     start_ms, end_ms = start_ms // step_ms * step_ms, -(-end_ms // step_ms) * step_ms
@@ -79,12 +89,13 @@ def _draw(
     test = list(_within(_test_line(history.steps, lives), start_ms, end_ms))
     most = max([1.0, *(bar.negatives for bar in bars), *(height for _, height in usual)])
     furthest = max([1.0, *(height for _, height in test)])
-    spans = ((clock_of(life[0].starts_at), clock_of(life[-1].ends_at or last)) for life in lives)
+    spans = ((clock_of(life[0].starts_at), clock_of(life[-1].ends_at or subject.last)) for life in lives)
     return Timeline(
         bars=bars,
         bar_name=_NAMES[size],
         usual=tuple((share(clock_ms), height) for clock_ms, height in usual),
         test=tuple((share(clock_ms), height) for clock_ms, height in _thin(test)),
+        learning=share(clock_of(subject.watched_from)),
         spans=tuple((share(begin), share(end)) for begin, end in spans),
         ticks=tuple((share(clock_ms), name) for clock_ms, name in _ticks(start_ms, end_ms)),
         stories=axis_over([Interval(value=most, low=most, high=most)], from_zero=True),
@@ -125,24 +136,19 @@ def _test_line(steps: Sequence[Step], lives: Sequence[Sequence[AlertEvent]]) -> 
             line += [(before_ms + round(part * pause_ms), low) for part, low in zip(FADES, step.fading, strict=True)]
         line.append((step.clock_ms, step.figure))
         before_ms = step.clock_ms
-    ends = [life[-1] for life in lives if life[-1].ends_at is not None]
-    for alert in ends:
+    clocks_ms = [step.clock_ms for step in steps]
+    for alert in (life[-1] for life in lives if life[-1].ends_at is not None):
         ends_ms = clock_of(alert.detected_at)
-        cut = [point for point in line if not _in_pause(point[0], ends_ms, steps)]
-        line = sorted([*cut, (ends_ms, max(alert.W / alert.h, 0.0)), (ends_ms, 0.0)], key=lambda point: point[0])
+        begun_ms = clocks_ms[bisect_left(clocks_ms, ends_ms) - 1]
+        line = [point for point in line if not begun_ms < point[0] < ends_ms]
+        line += [(ends_ms, max(alert.W / alert.h, 0.0)), (ends_ms, 0.0)]
+        line.sort(key=lambda point: point[0])
     return line
-
-
-def _in_pause(clock_ms: int, ends_ms: int, steps: Sequence[Step]) -> bool:
-    """Whether an instant lies in the pause in which an alert ended: what is drawn there is of the time before."""
-    place = bisect_left([step.clock_ms for step in steps], ends_ms)
-    low_ms = steps[place - 1].clock_ms if place else 0
-    return low_ms < clock_ms < ends_ms
 
 
 def _within(line: Sequence[tuple[int, float]], start_ms: int, end_ms: int) -> Iterator[tuple[int, float]]:
     """The line between two instants, with the points where it crosses them."""
-    for (left_ms, left), (right_ms, right) in zip(line, line[1:], strict=False):
+    for (left_ms, left), (right_ms, right) in pairwise(line):
         for edge_ms in (start_ms, end_ms):
             if left_ms < edge_ms < right_ms:
                 yield edge_ms, left + (right - left) * (edge_ms - left_ms) / (right_ms - left_ms)

@@ -28,6 +28,7 @@ def label_lines(
     lines: Sequence[Line],
     engine: Engine,
     place: tuple[str, int],
+    *,
     rules: InputRules,
     now: datetime,
     report: Report,

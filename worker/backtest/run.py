@@ -21,6 +21,7 @@ from worker.backtest.overlap import Overlap, find_overlap
 from worker.backtest.replay import label_lines, replay_events
 from worker.codec import InputRules
 from worker.engines import load_engine
+from worker.feeds.jsonl import BadArchive
 from worker.labeller import Engine
 from worker.settings import EngineSettings, Settings
 from worker.surge.keys import Key
@@ -127,27 +128,19 @@ def run_backtest(
         texts, labelling = titles, None
     else:
         course = Course(settings.rules, settings.topics.partitions, now)
-        labelling = _label(archive, course, settings, rules, make_engine(settings.engine), cache, report)
-        titles, texts = _texts_of(archive)
-    stack = course.stacks.most_common(1)[0][0][0] if course.stacks else settings.engine.bundle
-    return _conclude(course, settings, paths, find_overlap(titles, texts, stack, settings.engine), labelling)
-
-
-def _label(
-    archive: News,
-    course: Course,
-    settings: Settings,
-    rules: InputRules,
-    engine: Engine,
-    cache: Path | None,
-    report: Report,
-) -> Labelling:
-    kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
-    with closing(kept):
+        engine = make_engine(settings.engine)
+        kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
         remembering = RememberingEngine(engine, kept)
         place = (settings.topic_names.raw, settings.topics.partitions)
-        course.follow(label_lines(archive.lines, remembering, place, rules, course.now, report))
-    return Labelling(remembering.asked, kept.path)
+        with closing(kept):
+            course.follow(label_lines(archive.lines, remembering, place, rules=rules, now=now, report=report))
+        labelling = Labelling(remembering.asked, kept.path)
+        titles, texts = _texts_of(archive)
+    if not course.stacks:
+        raise BadArchive(f"the stack could label none of the {course.dead:,} items")
+    stack, _ = course.stacks.most_common(1)[0][0]
+    overlap = find_overlap(titles, texts, stack, settings.engine)
+    return _conclude(course, settings, tuple(path.name for path in paths), overlap, labelling)
 
 
 def _texts_of(archive: News) -> tuple[list[str], list[str]]:
@@ -158,14 +151,14 @@ def _texts_of(archive: News) -> tuple[list[str], list[str]]:
 
 
 def _conclude(
-    course: Course, settings: Settings, paths: Sequence[Path], overlap: Overlap, labelling: Labelling | None
+    course: Course, settings: Settings, files: tuple[str, ...], overlap: Overlap, labelling: Labelling | None
 ) -> Backtest:
     fired = {Key(alert.key_type, alert.key) for alert in course.alerts}
     histories = course.histories
     assert course.first is not None
     assert course.last is not None
     return Backtest(
-        files=tuple(path.name for path in paths),
+        files=files,
         rules=settings.rules,
         partitions=course.partitions,
         first=course.first,

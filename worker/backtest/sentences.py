@@ -24,7 +24,9 @@ def count(number: int, one: str, many: str) -> str:
 
 
 def figure(value: float) -> str:
-    """Two digits of a small number, and whole ones of a large."""
+    """A small number in two digits, a large one in whole ones."""
+    if 0 < value < 0.01:
+        return "less than 0.01"
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
@@ -127,7 +129,7 @@ def summarise(found: Backtest) -> Iterator[str]:
         f"The budget is {rules.budget_a_day:g} false alerts a day where {rules.negatives_a_day:,.0f} negative stories "
         f"a day are counted, each once for each of its keys. Here {figure(pace)} a day were, so chance alone should "
         f"give {figure(chance_a_day(found))} alerts a day"
-        f"{'; most of what fired here is then not chance' if rate > 2 * chance_a_day(found) else ''}."
+        f"{'; most of what fired here is then not chance' if low > chance_a_day(found) else ''}."
     )
     if not 0.2 < pace / rules.negatives_a_day < 1.5:
         yield (
