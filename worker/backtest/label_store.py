@@ -55,12 +55,12 @@ class KeptLabels:
     def look_up(self, keys: Sequence[bytes]) -> dict[bytes, Prediction]:
         """What is known of these keys."""
         found = (self._connection.execute("SELECT said FROM labels WHERE text = ?", (key,)).fetchone() for key in keys)
-        return {key: _decode(row[0]) for key, row in zip(keys, found, strict=True) if row is not None}
+        return {key: decode(row[0]) for key, row in zip(keys, found, strict=True) if row is not None}
 
     def keep(self, said: dict[bytes, Prediction]) -> None:
         """Add these, at once or not at all."""
         with self._connection:
-            rows = ((key, _encode(prediction)) for key, prediction in said.items())
+            rows = ((key, encode(prediction)) for key, prediction in said.items())
             self._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?)", rows)
 
     def close(self) -> None:
@@ -109,10 +109,12 @@ def _key(text: str, day: date | None) -> bytes:
     return hashlib.blake2b(f"{day or ''}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _encode(prediction: Prediction) -> bytes:
+def encode(prediction: Prediction) -> bytes:
+    """As it is kept."""
     return orjson.dumps(_PREDICTION.dump_python(prediction))
 
 
-def _decode(said: bytes) -> Prediction:
+def decode(said: bytes) -> Prediction:
+    """What was kept, to the last bit."""
     value: Any = orjson.loads(said)
     return _PREDICTION.validate_python(value)
