@@ -14,17 +14,18 @@ from backtests import write_lines
 from schemas.events import NewsItem
 from stacknorm.errors import DataError
 from surge_streams import event
-from worker.backtest.archive import Labelled, News, Stretch, read_archive
+from worker.backtest.archive import Labelled, News, Selection, read_archive
 from worker.codec import InputRules
 from worker.errors import Misconfigured
-from worker.feeds.jsonl import BadArchive, Line, read_archive as read_feed
+from worker.feeds.jsonl import BadArchive, Line
+from worker.feeds.jsonl import read_archive as read_feed
 
 DAY_MS = 1_772_409_600_000  # 2026-03-02
-WHOLE = Stretch()
+WHOLE = Selection()
 
 
-def read(*paths: Path, stretch: Stretch = WHOLE) -> tuple[Line, ...]:
-    found = read_archive(paths, stretch, InputRules())
+def read(*paths: Path, selection: Selection = WHOLE) -> tuple[Line, ...]:
+    found = read_archive(paths, selection, InputRules())
     assert isinstance(found, News)
     return found.lines
 
@@ -55,10 +56,18 @@ def test_jsonl_gives_the_keys_and_times_that_a_feed_sends(tmp_path):
 
 
 def test_csv_holds_symbols_in_a_cell_and_nothing_in_an_empty_one(tmp_path):
-    cells = {"title": 'Says "no", twice', "published_at": "2026-03-02T00:00:00Z", "symbols": "AAPL, MSFT;T|GE", "url": ""}
+    cells = {
+        "title": 'Says "no", twice',
+        "published_at": "2026-03-02T00:00:00Z",
+        "symbols": "AAPL, MSFT;T|GE",
+        "url": "",
+    }
     (line,) = read(write_csv(tmp_path / "news.csv", cells | {"revision": "2", "colour": "red"}))
     assert item(line) == NewsItem(
-        title='Says "no", twice', published_at=datetime(2026, 3, 2, tzinfo=UTC), symbols=("AAPL", "MSFT", "T", "GE"), revision=2
+        title='Says "no", twice',
+        published_at=datetime(2026, 3, 2, tzinfo=UTC),
+        symbols=("AAPL", "MSFT", "T", "GE"),
+        revision=2,
     )  # fmt: skip
 
 
@@ -73,23 +82,23 @@ def test_files_are_put_in_the_order_of_their_time_and_equal_times_stay_in_that_o
 
 def test_a_stretch_begins_at_its_start_and_ends_before_its_end(tmp_path):
     lines = [f'{{"title": "{day}", "published_at": "2026-03-0{day}T00:00:00Z"}}' for day in range(1, 8)]
-    stretch = Stretch(datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC))
-    found = read(write_lines(tmp_path / "news.jsonl", lines), stretch=stretch)
+    selection = Selection(datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC))
+    found = read(write_lines(tmp_path / "news.jsonl", lines), selection=selection)
     assert [item(line).title for line in found] == ["2", "3", "4"]
     with pytest.raises(BadArchive, match="no item between 2030"):
-        read(tmp_path / "news.jsonl", stretch=Stretch(datetime(2030, 1, 1, tzinfo=UTC)))
+        read(tmp_path / "news.jsonl", selection=Selection(datetime(2030, 1, 1, tzinfo=UTC)))
 
 
 def test_another_column_may_say_when_an_item_was_known(tmp_path):
     line = '{"title": "t", "published_at": "2026-03-01T00:00:00Z", "received_at": "2026-03-02T00:00:00Z"}'
-    (found,) = read(write_lines(tmp_path / "news.jsonl", [line]), stretch=Stretch(time_column="received_at"))
+    (found,) = read(write_lines(tmp_path / "news.jsonl", [line]), selection=Selection(time_column="received_at"))
     assert found.published_ms == DAY_MS
     assert item(found).published_at == datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_times_without_a_zone_are_in_the_one_that_is_given(tmp_path):
     path = write_csv(tmp_path / "news.csv", {"title": "t", "published_at": "2026-03-01 19:00:00"})
-    (found,) = read(path, stretch=Stretch(zone=ZoneInfo("America/New_York")))
+    (found,) = read(path, selection=Selection(zone=ZoneInfo("America/New_York")))
     assert found.published_ms == DAY_MS
     assert item(found).published_at == datetime(2026, 3, 2, tzinfo=UTC)
     with pytest.raises(BadArchive, match=r"line 2, column published_at: .*--zone .*'2026-03-01 19:00:00'"):
@@ -116,6 +125,18 @@ def test_a_row_that_is_no_item_is_named_with_its_value(tmp_path, row, problem):
         read(path)
 
 
+def test_rows_that_are_no_items_may_be_left_out_and_are_told(tmp_path):
+    lines = ['{"title": "t", "published_at": "2026-03-02T00:00:00Z"}', '{"title": ""}', '{"title": "no time"}']
+    path = write_lines(tmp_path / "news.jsonl", lines)
+    found = read_archive([path], Selection(skips_bad=True), InputRules())
+    assert isinstance(found, News)
+    assert [item(line).title for line in found.lines] == ["t"]
+    assert [problem.split(":")[0].split(", ", 1)[1] for problem in found.left_out] == [
+        "line 2, column published_at",
+        "line 3, column published_at",
+    ]
+
+
 def test_a_number_in_csv_is_named_too(tmp_path):
     cells = {"title": "t", "published_at": "2026-03-02T00:00:00Z", "revision": "second"}
     with pytest.raises(BadArchive, match=r"line 2, column revision: a whole number is needed \(found 'second'\)"):
@@ -123,7 +144,7 @@ def test_a_number_in_csv_is_named_too(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(DataError, match="not .txt"):
+    with pytest.raises(DataError, match=r"not \.txt"):
         read(write_lines(tmp_path / "news.txt", ["a"]))
 
 
@@ -158,5 +179,5 @@ def test_parquet_gives_what_jsonl_gives(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("polars") is not None, reason="polars is installed")
 def test_parquet_says_what_it_needs(tmp_path):
-    with pytest.raises(Misconfigured, match="news.parquet is Parquet, which needs polars"):
+    with pytest.raises(Misconfigured, match=r"news\.parquet is Parquet, which needs polars"):
         read(tmp_path / "news.parquet")

@@ -28,8 +28,9 @@ tasks = st.dictionaries(
         conformal_set=st.lists(st.sampled_from("ab"), max_size=2).map(tuple),
     ),
 )
-entities = st.builds(EntityPrediction, scheme=st.just("symbol"), entity=st.just("A"), start=st.just(0), end=st.just(1), tasks=tasks)  # fmt: skip
-spans = st.builds(Span, start=st.just(0), end=st.just(1), label=st.just("x"), probability=finite)
+places = {"start": st.integers(0, 9), "end": st.integers(0, 9)}
+entities = st.builds(EntityPrediction, scheme=st.just("symbol"), entity=st.just("A"), tasks=tasks, **places)
+spans = st.builds(Span, label=st.just("x"), probability=finite, **places)
 
 
 class Counting(DeterministicEngine):
@@ -102,5 +103,5 @@ def test_stacks_and_settings_that_label_otherwise_keep_apart(tmp_path):
 def test_a_file_that_keeps_no_labels_is_named(tmp_path):
     path = tmp_path / "labels.sqlite"
     path.write_text("something else, and long enough to be no empty file" * 10)
-    with pytest.raises(Misconfigured, match="labels.sqlite"):
+    with pytest.raises(Misconfigured, match=r"labels\.sqlite"):
         KeptLabels(path)

@@ -9,15 +9,15 @@ from random import Random
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import TopicPartition
-
-from backtests import backtest, make_settings, write_demo, write_lines
 from memory_broker import MemoryBroker
 from memory_clients import MemoryClients, Process, Weather
+from virtual_time import VirtualCompute, run_virtually
+
+from backtests import backtest, make_settings, write_demo, write_lines
 from schemas.events import AlertEvent, AlertStatus
 from simulation import read_outputs
 from verify import Outputs, canonical
-from virtual_time import VirtualCompute, run_virtually
-from worker.backtest.archive import Stretch
+from worker.backtest.archive import Selection
 from worker.backtest.run import Backtest
 from worker.deterministic import DeterministicEngine
 from worker.feeds.jsonl import BadArchive, read_archive, stamp
@@ -148,7 +148,7 @@ def test_what_is_watched_begins_after_three_days_of_learning(found):
 
 
 def test_a_short_stretch_only_learns(week, tmp_path):
-    found = backtest(week, folder=tmp_path, stretch=Stretch(end=datetime(2026, 3, 4, tzinfo=UTC)))
+    found = backtest(week, folder=tmp_path, selection=Selection(end=datetime(2026, 3, 4, tzinfo=UTC)))
     assert (found.watched_from, found.watched_days, found.alerts) == (None, 0.0, ())
 
 

@@ -31,7 +31,7 @@ _LABELLED_FIELDS = {"event_id", "clock", "stack", "input"}
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Selection:
     """Which items count, and how their time is read.
 
     Attributes:
@@ -39,12 +39,14 @@ class Stretch:
         end: items from it on are left out.
         time_column: when an item was known; nothing may have reacted to it before.
         zone: of times that name none; without it such a time is a mistake.
+        skips_bad: whether a row that is no item is left out instead of being a mistake.
     """
 
     start: datetime | None = None
     end: datetime | None = None
     time_column: str = PUBLISHED
     zone: tzinfo | None = None
+    skips_bad: bool = False
 
     def holds(self, instant: datetime) -> bool:
         """Whether an item of this instant counts."""
@@ -56,6 +58,8 @@ class News:
     """Items in the order of their time, as a feed would send them."""
 
     lines: tuple[Line, ...]
+    left_out: tuple[str, ...] = ()
+    """What is wrong with each row that was left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class _Row(NamedTuple):
         return BadArchive(f"{self.path}, {self.where}, column {column}: {problem} (found {shown})")
 
 
-def read_archive(paths: Sequence[Path], stretch: Stretch, rules: InputRules) -> News | Labelled:
+def read_archive(paths: Sequence[Path], selection: Selection, rules: InputRules) -> News | Labelled:
     """All that counts of some files: `.jsonl` or `.csv` or `.parquet` with the fields of a NewsItem, or `.jsonl` of
     LabelledEvents.
 
@@ -92,10 +96,10 @@ def read_archive(paths: Sequence[Path], stretch: Stretch, rules: InputRules) -> 
     kinds = {_is_labelled(row.fields) for row in rows}
     if len(kinds) > 1:
         raise BadArchive(f"{', '.join(map(str, paths))} hold both news items and labelled events; give one kind")
-    found = _read_labelled(rows, stretch) if kinds == {True} else _read_news(rows, stretch, rules)
+    found = _read_labelled(rows, selection) if kinds == {True} else _read_news(rows, selection, rules)
     if found is None:
         raise BadArchive(
-            f"{', '.join(map(str, paths))}: no item between {stretch.start or '…'} and {stretch.end or '…'}"
+            f"{', '.join(map(str, paths))}: no item between {selection.start or '…'} and {selection.end or '…'}"
         )
     return found
 
@@ -113,25 +117,31 @@ def _is_labelled(fields: Mapping[str, Any]) -> bool:
 # News items
 
 
-def _read_news(rows: Iterable[_Row], stretch: Stretch, rules: InputRules) -> News | None:
+def _read_news(rows: Iterable[_Row], selection: Selection, rules: InputRules) -> News | None:
     lines: list[tuple[int, Line]] = []
+    left_out: list[str] = []
     for row in rows:
-        clock = _read_time(row, stretch)
-        if stretch.holds(clock):
-            clock_ms = codec.to_ms(clock)
-            lines.append((clock_ms, _read_line(row, stretch, clock_ms, rules)))
+        try:
+            clock = _read_time(row, selection)
+            if selection.holds(clock):
+                clock_ms = codec.to_ms(clock)
+                lines.append((clock_ms, _read_line(row, selection, clock_ms, rules)))
+        except BadArchive as bad:
+            if not selection.skips_bad:
+                raise
+            left_out.append(str(bad))
     lines.sort(key=lambda timed: timed[0])  # stable: what is of one instant stays in the order of the files
-    return News(tuple(line for _, line in lines)) if lines else None
+    return News(tuple(line for _, line in lines), tuple(left_out)) if lines else None
 
 
-def _read_time(row: _Row, stretch: Stretch) -> datetime:
-    column = stretch.time_column
+def _read_time(row: _Row, selection: Selection) -> datetime:
+    column = selection.time_column
     value = row.fields.get(column)
     if value is None or value == "":
         others = ", ".join(row.fields) or "nothing"
         raise row.complain(column, f"an item needs the time at which it was known; the columns are {others}")
     try:
-        return _INSTANT.validate_python(_in_zone(value, stretch.zone))
+        return _INSTANT.validate_python(_in_zone(value, selection.zone))
     except ValidationError as error:
         raise row.complain(column, _explain_time(error)) from error
 
@@ -156,10 +166,10 @@ def _in_zone(value: object, zone: tzinfo | None) -> object:
     return read if read.tzinfo is not None or zone is None else read.replace(tzinfo=zone)
 
 
-def _read_line(row: _Row, stretch: Stretch, clock_ms: int, rules: InputRules) -> Line:
+def _read_line(row: _Row, selection: Selection, clock_ms: int, rules: InputRules) -> Line:
     fields = {name: value for name, value in row.fields.items() if name in NewsItem.model_fields and _is_given(value)}
     if PUBLISHED in fields:
-        fields[PUBLISHED] = _in_zone(fields[PUBLISHED], stretch.zone)
+        fields[PUBLISHED] = _in_zone(fields[PUBLISHED], selection.zone)
     if row.path.suffix == ".csv":
         fields |= _read_cells(row, fields)
     try:
@@ -197,11 +207,11 @@ def _read_cells(row: _Row, fields: Mapping[str, Any]) -> dict[str, Any]:
 # Labelled events
 
 
-def _read_labelled(rows: Iterable[_Row], stretch: Stretch) -> Labelled | None:
+def _read_labelled(rows: Iterable[_Row], selection: Selection) -> Labelled | None:
     found: dict[int, list[LabelledEvent]] = defaultdict(list)
     for row in rows:
         event = _read_event(row)
-        if stretch.holds(event.clock):
+        if selection.holds(event.clock):
             found[event.input.partition].append(event)
     if not found:
         return None

@@ -45,6 +45,7 @@ def backtest(
     zone: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of times that name none: UTC, America/New_York.")
     ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are no items.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep labels in this folder.")] = None,
 ) -> None:
     """Show which alerts old news would have given, and why. Needs no Kafka.
@@ -54,20 +55,20 @@ def backtest(
 
     Example:  stacknorm-worker backtest 2025.jsonl --from 2025-06-01 --out alerts.jsonl --html report.html
     """
-    from worker.backtest.archive import Stretch
+    from worker.backtest.archive import Selection
     from worker.backtest.output import check_folder, check_out, render_table, write_out
     from worker.backtest.page import render_backtest
     from worker.backtest.run import run_backtest
     from worker.backtest.sentences import summarise, warn
 
     settings = read_settings(context)
-    stretch = Stretch(_read_time("--from", start), _read_time("--to", end), time, _read_zone(zone))
+    selection = Selection(_read_time("--from", start), _read_time("--to", end), time, _read_zone(zone), skip_bad)
     if out_file is not None:
         check_out(out_file)
     if html is not None:
         check_folder(html)
     with _open_progress() as report:
-        found = run_backtest(files, settings, stretch=stretch, cache=cache, report=report)
+        found = run_backtest(files, settings, selection=selection, cache=cache, report=report)
     if (labelling := found.labelling) is not None:
         err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
     for sentence in warn(found):

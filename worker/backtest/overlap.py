@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stacknorm.bundle import load_bundle
-from stacknorm.evaluation.leaks import find_leaked, seen_prints
+from stacknorm.evaluation.leaks import seen_prints
 from stacknorm.text import fingerprints
 from worker.settings import EngineSettings
 
@@ -44,9 +44,13 @@ def find_overlap(titles: Sequence[str], texts: Sequence[str], stack: str, settin
         settings: name the bundle; one of another name than the stack says nothing about it.
     """
     seen = _training_prints(stack, settings)
-    by_title, by_text = (find_leaked(fingerprints(list(each)), seen) for each in (titles, texts))
-    both = None if by_title is None or by_text is None else int((by_title | by_text).sum())
-    return Overlap(stack, len(titles), both)
+    return Overlap(stack, len(titles), None if seen is None else count_known(titles, texts, seen))
+
+
+def count_known(titles: Sequence[str], texts: Sequence[str], seen: npt.NDArray[np.int64]) -> int:
+    """How many items have a title or a text whose fingerprint was seen."""
+    by_title, by_text = (np.isin(fingerprints(list(each)), seen) for each in (titles, texts))
+    return int((by_title | by_text).sum())
 
 
 def _training_prints(stack: str, settings: EngineSettings) -> npt.NDArray[np.int64] | None:

@@ -1,6 +1,6 @@
 """A back-test as one HTML page that loads nothing and runs no script, in the look of the evaluation's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -44,22 +44,26 @@ class ShownKey:
     type: str
     picture: Timeline
     alerts: tuple[ShownAlert, ...]
+    fired: int
 
 
 def render_backtest(found: Backtest) -> str:
     """The page."""
-    drawn = found.lives[:MAX_DRAWN]
-    keys = list(dict.fromkeys(_key_of(life[0]) for life in found.lives))
+    lives = found.lives
+    by_key: dict[Key, list[list[AlertEvent]]] = {}
+    for life in lives:
+        by_key.setdefault(_key_of(life[0]), []).append(life)
+    drawn = {life[0].alert_id for life in lives[:MAX_DRAWN]}
     return (
         _environment()
         .get_template("backtest.html.j2")
         .render(
             found=found,
             rules=found.rules,
-            lives=found.lives,
+            lives=lives,
             drawn=len(drawn),
-            ids={key: f"key-{number}" for number, key in enumerate(keys, 1)},
-            keys=[_show_key(key, number, found, drawn) for number, key in enumerate(keys, 1)],
+            ids={key: f"key-{number}" for number, key in enumerate(by_key, 1)},
+            keys=[_show_key(key, number, by_key[key], found, drawn) for number, key in enumerate(by_key, 1)],
             key_of=_key_of,
             kinds=KINDS,
             summary=tuple(summarise(found)),
@@ -74,8 +78,9 @@ def _key_of(alert: AlertEvent) -> Key:
     return Key(alert.key_type, alert.key)
 
 
-def _show_key(key: Key, number: int, found: Backtest, drawn: Sequence[list[AlertEvent]]) -> ShownKey:
-    lives = [life for life in found.lives if _key_of(life[0]) == key]
+def _show_key(
+    key: Key, number: int, lives: Sequence[list[AlertEvent]], found: Backtest, drawn: Collection[str]
+) -> ShownKey:
     assert found.watched_from is not None  # it fired
     subject = Subject(found.histories[key], lives, found.first, found.watched_from, found.last)
     return ShownKey(
@@ -83,6 +88,7 @@ def _show_key(key: Key, number: int, found: Backtest, drawn: Sequence[list[Alert
         name=name_key(lives[0][0]),
         type="" if key.type.value == "global" else key.type.value,
         picture=draw_whole(subject),
+        fired=len(lives),
         alerts=tuple(
             ShownAlert(
                 first=life[0],
@@ -91,7 +97,7 @@ def _show_key(key: Key, number: int, found: Backtest, drawn: Sequence[list[Alert
                 picture=draw_alert(subject, life),
             )
             for life in lives
-            if life in drawn
+            if life[0].alert_id in drawn
         ),
     )
 

@@ -1,9 +1,11 @@
 """A key's time line as numbers to draw: stories by hour or day, what was expected, the test, and when alerts fired."""
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 
 from schemas.events import AlertEvent
@@ -50,7 +52,7 @@ class Timeline:
     figures: Axis
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """A key that fired, to be drawn: its history, its alerts, and when the archive began, could fire, and ended."""
 
@@ -59,6 +61,16 @@ class Subject:
     first: datetime
     watched_from: datetime
     last: datetime
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The stories in its test."""
+        return self.history.steps
+
+    @cached_property
+    def test(self) -> list[tuple[int, float]]:
+        """How far its test had come, by the clock."""
+        return _test_line(self.steps, [life[-1] for life in self.lives if life[-1].ends_at is not None])
 
 
 def draw_whole(subject: Subject) -> Timeline:
@@ -76,7 +88,7 @@ def draw_alert(subject: Subject, life: Sequence[AlertEvent]) -> Timeline:
 
 
 def _draw(subject: Subject, start_ms: int, end_ms: int) -> Timeline:
-    history, lives = subject.history, subject.lives
+    history = subject.history
     size = next((n for n, step in enumerate(_STEPS_MS) if (end_ms - start_ms) / step <= MAX_BARS), len(_STEPS_MS) - 1)
     step_ms = _STEPS_MS[size]
     start_ms, end_ms = start_ms // step_ms * step_ms, -(-end_ms // step_ms) * step_ms
@@ -85,11 +97,11 @@ def _draw(subject: Subject, start_ms: int, end_ms: int) -> Timeline:
         return min(max((clock_ms - start_ms) / (end_ms - start_ms), 0.0), 1.0)
 
     bars = tuple(_bars(history, start_ms, end_ms, step_ms))
-    usual = [(clock_ms, rate * step_ms / DAY_MS) for clock_ms, rate in _usual(history.steps, start_ms, end_ms)]
-    test = list(_within(_test_line(history.steps, lives), start_ms, end_ms))
+    usual = [(clock_ms, rate * step_ms / DAY_MS) for clock_ms, rate in _usual(subject.steps, start_ms, end_ms)]
+    test = list(_within(subject.test, start_ms, end_ms))
     most = max([1.0, *(bar.negatives for bar in bars), *(height for _, height in usual)])
     furthest = max([1.0, *(height for _, height in test)])
-    spans = ((clock_of(life[0].starts_at), clock_of(life[-1].ends_at or subject.last)) for life in lives)
+    spans = ((clock_of(life[0].starts_at), clock_of(life[-1].ends_at or subject.last)) for life in subject.lives)
     return Timeline(
         bars=bars,
         bar_name=_NAMES[size],
@@ -126,24 +138,32 @@ def _usual(steps: Sequence[Step], start_ms: int, end_ms: int) -> Iterator[tuple[
         yield end_ms, before.usual_a_day
 
 
-def _test_line(steps: Sequence[Step], lives: Sequence[Sequence[AlertEvent]]) -> list[tuple[int, float]]:
-    """How far the test had come: up with each story, fading between them, from the start again after an alert."""
+def _test_line(steps: Sequence[Step], ends: Sequence[AlertEvent]) -> list[tuple[int, float]]:
+    """How far the test had come: up with each story, fading between them, from the start again after an alert.
+
+    Args:
+        steps: the stories in the test.
+        ends: the last revision of each alert that ended, in their order.
+    """
     line: list[tuple[int, float]] = []
+    left = deque((clock_of(alert.detected_at), max(alert.W / alert.h, 0.0)) for alert in ends)
     before_ms: int | None = None
     for step in steps:
-        if before_ms is not None:
-            pause_ms = step.clock_ms - before_ms
-            line += [(before_ms + round(part * pause_ms), low) for part, low in zip(FADES, step.fading, strict=True)]
-        line.append((step.clock_ms, step.figure))
+        faded = _fade(step, before_ms)
+        if left and left[0][0] <= step.clock_ms:
+            ended_ms, figure = left.popleft()
+            faded = [(ended_ms, figure), (ended_ms, 0.0), *(point for point in faded if point[0] > ended_ms)]
+        line += [*faded, (step.clock_ms, step.figure)]
         before_ms = step.clock_ms
-    clocks_ms = [step.clock_ms for step in steps]
-    for alert in (life[-1] for life in lives if life[-1].ends_at is not None):
-        ends_ms = clock_of(alert.detected_at)
-        begun_ms = clocks_ms[bisect_left(clocks_ms, ends_ms) - 1]
-        line = [point for point in line if not begun_ms < point[0] < ends_ms]
-        line += [(ends_ms, max(alert.W / alert.h, 0.0)), (ends_ms, 0.0)]
-        line.sort(key=lambda point: point[0])
-    return line
+    return line + [point for ended_ms, figure in left for point in ((ended_ms, figure), (ended_ms, 0.0))]
+
+
+def _fade(step: Step, before_ms: int | None) -> list[tuple[int, float]]:
+    """How the test fell from one story to the next."""
+    if before_ms is None:
+        return []
+    pause_ms = step.clock_ms - before_ms
+    return [(before_ms + round(part * pause_ms), figure) for part, figure in zip(FADES, step.fading, strict=True)]
 
 
 def _within(line: Sequence[tuple[int, float]], start_ms: int, end_ms: int) -> Iterator[tuple[int, float]]:
@@ -157,7 +177,7 @@ def _within(line: Sequence[tuple[int, float]], start_ms: int, end_ms: int) -> It
 
 
 def _thin(line: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most so many points that a picture can show: the highest of each stretch."""
+    """At most so many points that a picture can show: the highest of each selection."""
     if len(line) <= MAX_POINTS:
         return line
     size = -(-len(line) // MAX_POINTS)

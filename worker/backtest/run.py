@@ -13,7 +13,7 @@ import orjson
 
 from schemas.events import AlertEvent
 from stacknorm.progress import Report, tell_nobody
-from worker.backtest.archive import Labelled, News, Stretch, read_archive
+from worker.backtest.archive import Labelled, News, Selection, read_archive
 from worker.backtest.course import Course
 from worker.backtest.history import History
 from worker.backtest.label_store import KeptLabels, RememberingEngine, default_folder, place_of
@@ -27,7 +27,7 @@ from worker.settings import EngineSettings, Settings
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
 
-WHOLE = Stretch()
+WHOLE = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Backtest:
         watched_days: exposure since then: time, less silences of the whole archive.
         watched_negatives: negative stories since then, each counted once for each of its keys.
         events: labelled items, copies and abstentions among them.
+        left_out: what is wrong with each row that is no item and was left out.
         dead: items that the stack could not label.
         abstained: events without a label.
         stories: items that are neither copies nor abstained.
@@ -73,6 +74,7 @@ class Backtest:
     watched_days: float
     watched_negatives: int
     events: int
+    left_out: tuple[str, ...]
     dead: int
     abstained: int
     stories: int
@@ -97,7 +99,7 @@ def run_backtest(
     paths: Sequence[Path],
     settings: Settings,
     *,
-    stretch: Stretch = WHOLE,
+    selection: Selection = WHOLE,
     cache: Path | None = None,
     make_engine: Callable[[EngineSettings], Engine] = load_engine,
     report: Report = tell_nobody,
@@ -107,7 +109,7 @@ def run_backtest(
     Args:
         paths: see `read_archive`; what is in them need not be in order.
         settings: of the workers that are imitated. Whatever `idle_clock` is, time is the archive's.
-        stretch: what of the archive counts.
+        selection: what of the archive counts.
         cache: where labels are kept; `default_folder()` without it.
         make_engine: makes what labels; not called for events that are labelled.
         report: told how far it is.
@@ -120,45 +122,30 @@ def run_backtest(
     """
     now = datetime.now(UTC)
     rules = InputRules("json", settings.input.max_value_bytes, settings.input.max_text_chars)
-    archive = read_archive(paths, stretch, rules)
+    archive = read_archive(paths, selection, rules)
     if isinstance(archive, Labelled):
         course = Course(settings.rules, len(archive.partitions), now)
         course.follow(replay_events(archive.partitions, report))
-        titles = [event.title for events in archive.partitions for event in events]
-        texts, labelling = titles, None
-    else:
-        course = Course(settings.rules, settings.topics.partitions, now)
-        engine = make_engine(settings.engine)
-        kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
-        remembering = RememberingEngine(engine, kept)
-        place = (settings.topic_names.raw, settings.topics.partitions)
-        with closing(kept):
-            course.follow(label_lines(archive.lines, remembering, place, rules=rules, now=now, report=report))
-        labelling = Labelling(remembering.asked, kept.path)
-        titles, texts = _texts_of(archive)
-    if not course.stacks:
-        raise BadArchive(f"the stack could label none of the {course.dead:,} items")
-    stack, _ = course.stacks.most_common(1)[0][0]
-    overlap = find_overlap(titles, texts, stack, settings.engine)
-    return _conclude(course, settings, tuple(path.name for path in paths), overlap, labelling)
-
-
-def _texts_of(archive: News) -> tuple[list[str], list[str]]:
-    """Titles, and titles with bodies."""
-    items = [orjson.loads(line.value) for line in archive.lines]
-    titles = [item.get("title", "") for item in items]
-    return titles, [f"{title} {item.get('body', '')}" for title, item in zip(titles, items, strict=True)]
+        return _conclude(archive, course, settings, paths, None)
+    course = Course(settings.rules, settings.topics.partitions, now)
+    engine = make_engine(settings.engine)
+    kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
+    remembering = RememberingEngine(engine, kept)
+    place = (settings.topic_names.raw, settings.topics.partitions)
+    with closing(kept):
+        course.follow(label_lines(archive.lines, remembering, place, rules=rules, now=now, report=report))
+    return _conclude(archive, course, settings, paths, Labelling(remembering.asked, kept.path))
 
 
 def _conclude(
-    course: Course, settings: Settings, files: tuple[str, ...], overlap: Overlap, labelling: Labelling | None
+    archive: News | Labelled, course: Course, settings: Settings, paths: Sequence[Path], labelling: Labelling | None
 ) -> Backtest:
+    if course.first is None or course.last is None:
+        raise BadArchive(f"the stack could label none of the {course.dead:,} items")
+    stack, _ = course.stacks.most_common(1)[0][0]
     fired = {Key(alert.key_type, alert.key) for alert in course.alerts}
-    histories = course.histories
-    assert course.first is not None
-    assert course.last is not None
     return Backtest(
-        files=files,
+        files=tuple(path.name for path in paths),
         rules=settings.rules,
         partitions=course.partitions,
         first=course.first,
@@ -167,14 +154,25 @@ def _conclude(
         watched_days=course.watched_days,
         watched_negatives=course.watched_negatives,
         events=course.events,
+        left_out=archive.left_out if isinstance(archive, News) else (),
         dead=course.dead,
         abstained=course.abstained,
-        stories=histories.stories,
-        negatives=histories.negatives,
+        stories=course.histories.stories,
+        negatives=course.histories.negatives,
         stacks=dict(course.stacks),
         alerts=tuple(course.alerts),
-        histories={key: histories.by_key[str(key)] for key in fired},
-        overlap=overlap,
+        histories={key: course.histories.by_key[str(key)] for key in fired},
+        overlap=find_overlap(*_texts_of(archive), stack, settings.engine),
         labelling=labelling,
         made_at=course.now,
     )
+
+
+def _texts_of(archive: News | Labelled) -> tuple[list[str], list[str]]:
+    """Titles, and titles with bodies, of which labelled events have none."""
+    if isinstance(archive, Labelled):
+        titles = [event.title for events in archive.partitions for event in events]
+        return titles, titles
+    items = [orjson.loads(line.value) for line in archive.lines]
+    titles = [item.get("title", "") for item in items]
+    return titles, [f"{title} {item.get('body', '')}" for title, item in zip(titles, items, strict=True)]

@@ -51,7 +51,7 @@ def explain_alert(life: Sequence[AlertEvent], rules: Rules) -> Iterator[str]:
     """
     first, last = life[0], life[-1]
     yield (
-        f"{spell_span(first.first_clock, first.starts_at)}, {_stories(first)} {_about(first)} where "
+        f"{spell_span(first.first_clock, first.starts_at)}, {_stories(first)} {_about(first)}, where "
         f"{figure(first.expected)} {'was' if first.expected == 1 else 'were'} expected: "
         f"{figure(first.ratio)} times as many."
     )
@@ -131,9 +131,9 @@ def summarise(found: Backtest) -> Iterator[str]:
         f"give {figure(chance_a_day(found))} alerts a day"
         f"{'; most of what fired here is then not chance' if low > chance_a_day(found) else ''}."
     )
-    if not 0.2 < pace / rules.negatives_a_day < 1.5:
+    if pace > 2 * rules.budget_a_day and not 0.2 < pace / rules.negatives_a_day < 1.5:
         yield (
-            f"With surge.negatives_a_day = {max(1, float(f'{pace:.1g}')):.0f} the thresholds would be made for this "
+            f"With surge.negatives_a_day = {float(f'{pace:.1g}'):.0f} the thresholds would be made for this "
             f"pace, and {'more' if pace < rules.negatives_a_day else 'fewer'} alerts would fire."
         )
 
@@ -146,6 +146,9 @@ def warn(found: Backtest) -> Iterator[str]:
     """What makes these alerts another thing than live ones."""
     if found.overlap.trained_on:
         yield found.overlap.sentence
+    if found.left_out:
+        rows = count(len(found.left_out), "row was", "rows were")
+        yield f"{rows} left out as no item; the first: {found.left_out[0]}."
     if found.dead:
         yield f"The stack could not label {count(found.dead, 'item', 'items')}; live they would be dead letters."
     if len(found.stacks) > 1:
