@@ -105,7 +105,7 @@ def _draw(subject: Subject, start_ms: int, end_ms: int) -> Timeline:
     return Timeline(
         bars=bars,
         bar_name=_NAMES[size],
-        usual=tuple((share(clock_ms), height) for clock_ms, height in usual),
+        usual=tuple((share(clock_ms), height) for clock_ms, height in _thin(usual)),
         test=tuple((share(clock_ms), height) for clock_ms, height in _thin(test)),
         learning=share(clock_of(subject.watched_from)),
         spans=tuple((share(begin), share(end)) for begin, end in spans),
@@ -176,7 +176,7 @@ def _within(line: Sequence[tuple[int, float]], start_ms: int, end_ms: int) -> It
             yield right_ms, right
 
 
-def _thin(line: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _thin(line: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
     """At most so many points that a picture can show: the highest of each selection."""
     if len(line) <= MAX_POINTS:
         return line

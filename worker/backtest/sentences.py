@@ -10,6 +10,10 @@ from worker.surge.rules import Rules
 
 KINDS = {AlertKind.negative_surge: "surge of bad news", AlertKind.negative_volume: "more news, bad among it"}
 
+_BEYOND_CHANCE = (
+    " What fired beyond that is real, or the daily rhythm of the news, which the baseline does not know yet."
+)
+
 
 def name_key(alert: AlertEvent) -> str:
     """The key as people know it."""
@@ -128,8 +132,7 @@ def summarise(found: Backtest) -> Iterator[str]:
     yield (
         f"The budget is {rules.budget_a_day:g} false alerts a day where {rules.negatives_a_day:,.0f} negative stories "
         f"a day are counted, each once for each of its keys. Here {figure(pace)} a day were, so chance alone should "
-        f"give {figure(chance_a_day(found))} alerts a day"
-        f"{'; most of what fired here is then not chance' if low > chance_a_day(found) else ''}."
+        f"give {figure(chance_a_day(found))} alerts a day.{_BEYOND_CHANCE if low > chance_a_day(found) else ''}"
     )
     if pace > 2 * rules.budget_a_day and not 0.2 < pace / rules.negatives_a_day < 1.5:
         yield (
