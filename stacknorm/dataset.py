@@ -92,7 +92,7 @@ def read_labelled(path: Path, space: LabelSpace, order: Sequence[str] = ()) -> l
     Raises:
         DataError: unreadable, a field is missing or a label unknown.
     """
-    rows = [_labelled(record, space, order, f"{path}, line {line}") for line, record in _records_of(path)]
+    rows = [_labelled(record, space, order, f"{path}, line {line}") for line, record in read_records(path)]
     return _some([row for row in rows if row is not None], path)
 
 
@@ -103,7 +103,7 @@ def read_multi(path: Path, space: LabelSpace) -> list[MultiRow]:
         DataError: unreadable, a field is missing or a label unknown.
     """
     rows = []
-    for line, record in _records_of(path):
+    for line, record in read_records(path):
         where = f"{path}, line {line}"
         labels = {_index(label, space, (), where) for label in _label_list(record, where)}
         rows.append(MultiRow(_text(record, where), tuple(sorted(labels))))
@@ -136,7 +136,7 @@ def read_entities(path: Path, space: LabelSpace) -> list[EntityRow]:
     Raises:
         DataError: unreadable, a field is missing or a label unknown.
     """
-    return _some([_entity_row(record, space, f"{path}, line {line}") for line, record in _records_of(path)], path)
+    return _some([_entity_row(record, space, f"{path}, line {line}") for line, record in read_records(path)], path)
 
 
 def read_texts(path: Path) -> list[str]:
@@ -147,7 +147,7 @@ def read_texts(path: Path) -> list[str]:
     """
     if path.suffix not in {".csv", ".jsonl"}:
         return read_lines(_read_bytes(path), str(path))
-    return [_text(record, f"{path}, line {line}") for line, record in _records_of(path)]
+    return [_text(record, f"{path}, line {line}") for line, record in read_records(path)]
 
 
 def read_lines(content: bytes, name: str) -> list[str]:
@@ -180,13 +180,18 @@ def _some(rows: list[R], path: Path) -> list[R]:
     return rows
 
 
-def _records_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def read_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Each record of CSV or JSONL with the line it ends on; the values of CSV are text.
+
+    Raises:
+        DataError: unreadable, or no such record; names file and line.
+    """
     stream = _decode(_read_bytes(path), str(path))
     if path.suffix == ".csv":
         return _read_csv(stream, str(path))
     if path.suffix == ".jsonl":
         return _read_jsonl(stream, str(path))
-    raise DataError(f"{path}: labelled rows come as .csv or .jsonl, not {path.suffix or 'without a suffix'}")
+    raise DataError(f"{path}: rows come as .csv or .jsonl, not {path.suffix or 'without a suffix'}")
 
 
 def _read_csv(stream: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -255,7 +260,7 @@ def _label_list(record: Mapping[str, Any], where: str) -> Sequence[object]:
 def _span_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each record in the JSONL form, and its place in the file."""
     if path.suffix != ".json":
-        yield from ((f"line {line}", record) for line, record in _records_of(path))
+        yield from ((f"line {line}", record) for line, record in read_records(path))
         return
     try:
         listed = json.load(_decode(_read_bytes(path), str(path)))

@@ -1,0 +1,114 @@
+"""`stacknorm-worker backtest`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from stacknorm.progress import Report, draw_on
+from worker.console import err, out, read_settings
+from worker.errors import Misconfigured
+
+PUBLISHED = "published_at"
+
+
+class Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        """As text."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+
+
+def backtest(
+    context: typer.Context,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="News items (.jsonl, .csv, .parquet) or labelled events (.jsonl).", exists=True, dir_okay=False
+        ),
+    ],
+    *,
+    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Leave out what is before it.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Leave out what is at or after it.")] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Every revision of every alert: .jsonl or .parquet.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="One page with pictures and words, which loads nothing.")] = None,
+    time: Annotated[str, typer.Option(metavar="COLUMN", help="When an item was known.")] = PUBLISHED,
+    zone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of times that name none: UTC, America/New_York.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are no items.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Keep labels in this folder.")] = None,
+) -> None:
+    """Show which alerts old news would have given, and why. Needs no Kafka.
+
+    The same labels, merge and detector as live: the alerts are those of `feed jsonl` into new topics with
+    idle_clock = "data". Labels are kept on disk, so a second run is quick. What it cannot tell: docs/backtest.md.
+
+    Example:  stacknorm-worker backtest 2025.jsonl --from 2025-06-01 --out alerts.jsonl --html report.html
+    """
+    from worker.backtest.archive import Selection
+    from worker.backtest.output import check_folder, check_out, render_table, write_out
+    from worker.backtest.page import render_backtest
+    from worker.backtest.run import run_backtest
+    from worker.backtest.sentences import summarise, warn
+
+    settings = read_settings(context)
+    selection = Selection(_read_time("--from", start), _read_time("--to", end), time, _read_zone(zone), skip_bad)
+    if out_file is not None:
+        check_out(out_file)
+    if html is not None:
+        check_folder(html)
+    with _open_progress() as report:
+        found = run_backtest(files, settings, selection=selection, cache=cache, report=report)
+    if (labelling := found.labelling) is not None:
+        err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
+    for sentence in warn(found):
+        err.print(f"[bold yellow]note:[/] {sentence}", highlight=False, soft_wrap=True)
+    if found.alerts:
+        out.print(render_table(found))
+    for sentence in summarise(found):
+        out.print(sentence, highlight=False, soft_wrap=True)
+    if out_file is not None:
+        write_out(found.alerts, out_file)
+        out.print(f"wrote {out_file}", highlight=False, soft_wrap=True)
+    if html is not None:
+        html.write_text(render_backtest(found), encoding="utf-8")
+        out.print(f"wrote {html}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _open_progress() -> Iterator[Report]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        yield draw_on(progress)
+
+
+def _read_time(option: str, given: str | None) -> datetime | None:
+    """A day or an instant, in UTC where it names no zone."""
+    if given is None:
+        return None
+    try:
+        read = datetime.fromisoformat(given)
+    except ValueError as error:
+        raise Misconfigured(f"{option} {given} is no time; write 2026-03-02 or 2026-03-02T09:30:00Z") from error
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def _read_zone(name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise Misconfigured(
+            f"--zone {name} is not known here; write UTC, or a name such as America/New_York"
+        ) from error

@@ -1,0 +1,78 @@
+"""Parquet in and out; the only user of polars, which is needed for nothing else and may be missing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from schemas.events import AlertEvent
+from worker.errors import Misconfigured
+
+
+def require_polars(path: Path) -> ModuleType:
+    """The library.
+
+    Raises:
+        Misconfigured: it is not installed; names the file that needs it, and how to get it.
+    """
+    try:
+        return import_module("polars")
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"{path} is Parquet, which needs polars: pip install 'stacknorm[parquet]'; JSONL needs nothing more"
+        ) from error
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Each row, counted from 1.
+
+    Raises:
+        Misconfigured: as `require_polars`, or the file cannot be read.
+    """
+    polars = require_polars(path)
+    try:
+        table = polars.read_parquet(path)
+    except (OSError, polars.exceptions.PolarsError) as error:
+        raise Misconfigured(f"{path} cannot be read: {error}") from error
+    yield from enumerate(table.iter_rows(named=True), 1)
+
+
+def write_alerts(alerts: Sequence[AlertEvent], path: Path) -> None:
+    """Every revision as a row; the columns are the fields of the event, nested where they are."""
+    polars = require_polars(path)
+    rows = [
+        alert.model_dump(exclude={"status", "kind", "key_type", "resolve_reason"}) | _words(alert) for alert in alerts
+    ]
+    polars.DataFrame(rows, schema=_alert_schema(polars)).write_parquet(path)
+
+
+def _words(alert: AlertEvent) -> dict[str, str | None]:
+    return {
+        "status": alert.status.value,
+        "kind": alert.kind.value,
+        "key_type": alert.key_type.value,
+        "resolve_reason": None if alert.resolve_reason is None else alert.resolve_reason.value,
+    }
+
+
+def _alert_schema(pl: ModuleType) -> dict[str, Any]:
+    """The columns of alerts; those of an archive without any too."""
+    instant, text, count, measure = pl.Datetime("ms", "UTC"), pl.String, pl.Int64, pl.Float64
+    story = {"item_id": text, "title": text, "url": text, "source": text, "score": measure}
+    story |= {"received_at": instant, "copies": count}
+    stack = pl.Struct({"name": text, "digest": text})
+    place = pl.Struct({"topic": text, "partition": count, "offset": count})
+    return {
+        "schema_version": count,
+        **dict.fromkeys(("alert_id", "status", "kind", "key_type", "key"), text),
+        "revision": count,
+        **dict.fromkeys(("first_clock", "starts_at", "detected_at", "emitted_at", "ends_at"), instant),
+        "resolve_reason": text,
+        **dict.fromkeys(("n_negative", "n_total", "n_copies", "n_sources"), count),
+        **dict.fromkeys(("expected", "ratio", "R", "W", "h", "budget"), measure),
+        "baseline": pl.Struct({"a": measure, "b": measure, "learning": pl.Boolean}),
+        "evidence": pl.List(pl.Struct(story)),
+        "incomplete_partitions": pl.List(count),
+        "provenance": pl.Struct({"stack": stack, "rule_version": text, "inputs": pl.List(place)}),
+    }
