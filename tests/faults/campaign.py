@@ -37,7 +37,8 @@ LABELLERS = 3
 DETECTORS = 2
 PORTION_SECONDS = 3.0
 """How long the labellers take for a portion at least: long enough to be hit in it."""
-UNITS_A_PORTION = 40
+UNIT_RECORDS = 20
+"""Few, for many transactions, but more than a run of heartbeats."""
 PATIENCE_SECONDS = 300.0
 """For anything that must happen; longer than is promised, so that what is late is measured and not only missed."""
 FREEZE_SECONDS = 0.03
@@ -420,5 +421,5 @@ def campaign_settings(bootstrap: str, size: Size) -> dict[str, object]:
         topics__partitions=PARTITIONS,
         topics__replication_factor=NODES,
         engine__deterministic_seconds_per_text=round(LABELLERS * PORTION_SECONDS * steps / size.records, 4),
-        unit__max_records=max(5, min(40, size.records // steps // UNITS_A_PORTION)),
+        unit__max_records=UNIT_RECORDS,
     )
