@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from worker.detector import Batch
-from worker.surge.codec import CLUSTER_PREFIX, KEY_PREFIX, decode_cluster, decode_key
+from worker.surge.codec import CLUSTER_PREFIX, KEY_PREFIX, unpack_cluster, unpack_key
 from worker.surge.keys import Key
 from worker.surge.lifecycle import KeyState
 from worker.surge.rules import Rules
 from worker.surge.runs import Runs, no_runs, readings, thresholds
+from worker.surge.versions import STATE
 
 
 def _clocks() -> "array[int]":
@@ -97,7 +98,7 @@ class Histories:
             return
         for name, value in changed:
             if name.startswith(CLUSTER_PREFIX):
-                cluster = decode_cluster(name.removeprefix(CLUSTER_PREFIX), value)
+                cluster = unpack_cluster(name.removeprefix(CLUSTER_PREFIX), STATE.open(name, value))
                 if not cluster.copies:  # else it was known before this record
                     self._add_story(cluster.clock_ms, cluster.story is not None, keys)
 
@@ -105,7 +106,7 @@ class Histories:
         """An alert ended or runs grew too old."""
         for name, value in keys:
             if (test := self._tests.get(name)) is not None:
-                self._tests[name] = test._replace(runs=decode_key(value).runs)
+                self._tests[name] = test._replace(runs=_read_key(name, value).runs)
 
     def _add_story(self, clock_ms: int, negative: bool, keys: list[tuple[str, bytes]]) -> None:
         self.stories += 1
@@ -116,7 +117,7 @@ class Histories:
             if negative:
                 self.keyed_negatives += 1
                 history.negatives_ms.append(clock_ms)
-                self._add_step(name, decode_key(value), clock_ms, history)
+                self._add_step(name, _read_key(name, value), clock_ms, history)
 
     def _add_step(self, name: str, state: KeyState, clock_ms: int, history: History) -> None:
         if state.last_negative.clock_ms != clock_ms:
@@ -133,3 +134,7 @@ class Histories:
         """W / h of the chart that has come furthest; 0 at rest."""
         found = readings(runs, self._bank, exposure_ms)
         return max(found[0].ratio, 0.0) if found else 0.0
+
+
+def _read_key(name: str, value: bytes) -> KeyState:
+    return unpack_key(STATE.open(name, value))
