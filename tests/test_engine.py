@@ -204,7 +204,11 @@ def test_truncation_is_by_characters_and_far_beyond_the_token_limit() -> None:
     ("text", "label", "topics"),
     [
         ("Acme shares plunge after profit warning and job cuts", "negative", {"Stock Movement", "Earnings"}),
-        ("$AAPL price target raised to $250 at Morgan Stanley, upgraded to overweight", "positive", {"Analyst Update"}),
+        (
+            "$AAPL price target raised to $250 at Morgan Stanley, upgraded to overweight",
+            "positive",
+            {"Analyst Update", "Stock Movement"},
+        ),
         ("ECB to publish meeting minutes on Thursday", "neutral", {"Fed and Central Banks"}),
         ("Gold prices climb to a record high", "positive", {"Gold Metals and Materials"}),
     ],
@@ -232,7 +236,7 @@ def test_the_default_stack_shares_the_lower_half_of_its_base(finance: Engine) ->
     (group,) = reader.groups
     assert len(group.lower.encoder.layer) == 3
     assert len(group.members) == 3
-    assert json.dumps(list(finance.tasks)) == '["sentiment", "topic"]'
+    assert json.dumps(list(finance.tasks)) == '["sentiment", "topic", "entity-sentiment"]'
 
 
 def test_entities_are_those_that_a_users_own_table_knows_on_the_day_of_the_text(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ class Pace:
         """Limits of a unit that takes ``max_seconds`` at most, as far as is known; one record is always allowed."""
         if self.seconds_per_record is None:
             return replace(limits, max_bytes=min(limits.max_bytes, FIRST_BYTES))
-        most = int(limits.max_seconds / self.seconds_per_record) if self.seconds_per_record else limits.max_records
-        return replace(limits, max_records=max(1, min(limits.max_records, most)))
+        most = limits.max_seconds / self.seconds_per_record if self.seconds_per_record else limits.max_records
+        return replace(limits, max_records=max(1, int(min(limits.max_records, most))))
 
 
 @dataclass(frozen=True, slots=True)
