@@ -116,7 +116,7 @@ def _is_negative(event: LabelledEvent) -> bool:
 
 def try_jump(rate_a_day: float, jump: float, random: Random) -> Trial:
     """Two calm weeks of one symbol, a quarter of its stories negative, then a jump of the negative ones."""
-    start, days = QUIET_DAYS * DAY_SECONDS, min(MAX_STORIES / (rate_a_day * jump), 10.0)
+    start, days = QUIET_DAYS * DAY_SECONDS, min(MAX_STORIES / (rate_a_day * jump), RULES.max_run_days)
     items = list(_calm_symbol(random, rate_a_day, QUIET_DAYS + days))
     more = arrivals(random, rate_a_day * (jump - 1), QUIET_DAYS, QUIET_DAYS + days)
     items += [(seconds, _story(random, SYMBOL, negative=True)) for seconds in more]
