@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from schemas.events import LabelledEvent, format_instant
+from trial_settings import load_trial_settings
 from worker.codec import to_instant
 from worker.deterministic import DeterministicEngine
 from worker.dlq.cli import dlq_app
@@ -38,18 +39,7 @@ TIMESTAMP_MS = int(time.time() - 3600) * 1000
 
 @pytest.fixture
 def settings(bootstrap: str, prefix: str) -> Settings:
-    made = load_settings(
-        group_prefix=prefix.strip("."),
-        kafka={
-            "bootstrap_servers": bootstrap,
-            "session_timeout_ms": 6000,
-            "heartbeat_interval_ms": 500,
-            "rebalance_timeout_ms": 6000,
-            "transaction_timeout_ms": 10_000,
-        },
-        topics={"prefix": prefix, "partitions": PARTITIONS},
-        engine={"kind": "deterministic"},
-    )
+    made = load_trial_settings(bootstrap, prefix, PARTITIONS)
     asyncio.run(create_topics(made.kafka, made.topic_specs, 1))
     return made
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
+from trial_settings import load_trial_settings
 from worker.check import check_state
 from worker.deterministic import DeterministicEngine
 from worker.errors import Misconfigured
@@ -19,24 +20,9 @@ from worker.runner.detector import run_detector
 from worker.runner.labeller import Labeller
 from worker.runner.tasks import run_until_all
 from worker.runner.vitals import Vitals
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
 
 SECONDS = 120.0
-
-
-def settings_of(bootstrap: str, prefix: str, partitions: int) -> Settings:
-    return load_settings(
-        group_prefix=prefix.strip("."),
-        kafka={
-            "bootstrap_servers": bootstrap,
-            "session_timeout_ms": 6000,
-            "heartbeat_interval_ms": 500,
-            "rebalance_timeout_ms": 6000,
-            "transaction_timeout_ms": 10_000,
-        },
-        topics={"prefix": prefix, "partitions": partitions},
-        engine={"kind": "deterministic"},
-    )
 
 
 async def begin_state(settings: Settings) -> None:
@@ -73,7 +59,7 @@ def command(settings: Settings, *words: str) -> tuple[int, str]:
 
 @pytest.mark.kafka
 def test_topics_and_settings_of_more_partitions_than_the_state_stop_both_roles_and_check(bootstrap, prefix):
-    settings, wider = (settings_of(bootstrap, prefix, partitions) for partitions in (2, 3))
+    settings, wider = (load_trial_settings(bootstrap, prefix, partitions) for partitions in (2, 3))
     asyncio.run(begin_state(settings))
     status, said = command(settings, "check", "--no-bundle")
     assert status == 0, said
@@ -92,7 +78,7 @@ def test_topics_and_settings_of_more_partitions_than_the_state_stop_both_roles_a
 
 @pytest.mark.kafka
 def test_topics_altered_behind_the_settings_stop_a_start(bootstrap, prefix):
-    settings = settings_of(bootstrap, prefix, 2)
+    settings = load_trial_settings(bootstrap, prefix, 2)
     asyncio.run(begin_state(settings))
     names = settings.topic_names
     asyncio.run(alter(settings, 3, names.raw, names.labelled))
@@ -104,7 +90,7 @@ def test_topics_altered_behind_the_settings_stop_a_start(bootstrap, prefix):
 
 
 def test_a_labeller_that_is_given_a_partition_added_under_it_ends():
-    settings = settings_of("127.0.0.1:1", "t.", 2)
+    settings = load_trial_settings("127.0.0.1:1", "t.", 2)
     labeller = Labeller(settings, DeterministicEngine(), asyncio.Event(), Vitals("labeller"))
     labeller.source._ownership = Ownership(1, Membership("g", 1, "m"), {1: Committed(0), 2: Committed(0)})
     with pytest.raises(Misconfigured, match=r"t.raw was given more partitions \(2\), and topics.partitions is 2"):

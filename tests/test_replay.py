@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition
 
 from observer import Observer
 from schemas.events import NewsItem
+from trial_settings import load_trial_settings
 from verify import Outputs, expect, find_violations
 from worker.codec import to_instant, to_ms
 from worker.deterministic import DeterministicEngine
@@ -117,19 +118,7 @@ def test_a_log_that_begins_with_the_stretch_is_read_whole():
 
 @pytest.fixture
 def live(bootstrap: str, prefix: str) -> Settings:
-    return load_settings(
-        group_prefix=prefix.strip("."),
-        idle_clock="data",
-        kafka={
-            "bootstrap_servers": bootstrap,
-            "session_timeout_ms": 6000,
-            "heartbeat_interval_ms": 500,
-            "rebalance_timeout_ms": 6000,
-            "transaction_timeout_ms": 10_000,
-        },
-        topics={"prefix": prefix, "partitions": PARTITIONS},
-        engine={"kind": "deterministic"},
-    )
+    return load_trial_settings(bootstrap, prefix, PARTITIONS, idle_clock="data")
 
 
 async def send(live: Settings, records: Sequence[OutRecord]) -> None:

@@ -209,7 +209,9 @@ def _limits(manifest: Manifest) -> str:
         "- A label is a reading of the words, no forecast of a price and no advice.",
     ]
     if "sentiment" in manifest.tasks and manifest.tasks["sentiment"].kind == "single":
-        limits.append("- One sentiment for a text: where two companies fare differently it is right about one at most.")
+        limits.append(
+            "- `sentiment` is one label for a text: where two companies fare differently it is right about one at most."
+        )
     if any(spec.calibrated for spec in manifest.tasks.values()):
         limits.append("- Probabilities are calibrated on data like that used here; on another feed, measure again.")
     if manifest.training is not None:

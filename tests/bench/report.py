@@ -48,12 +48,17 @@ class Report:
         return asdict(self)
 
 
+def _open_table(title: str, *columns: str) -> Table:
+    """A table without rows; words stand left, numbers right."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"", "guarantee"} else "right")
+    return table
+
+
 def render_outcome(outcome: Outcome) -> Table:
     """Rates, and what each document costs."""
-    table = Table(title=outcome.title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
-    table.add_column("")
-    for column in ("docs/s", "min - max", "ratio", "CPU ms/doc"):
-        table.add_column(column, justify="right")
+    table = _open_table(outcome.title, "", "docs/s", "min - max", "ratio", "CPU ms/doc")
     for row in outcome.rows:
         rate = row.docs_per_second
         table.add_row(
@@ -68,17 +73,8 @@ def render_outcome(outcome: Outcome) -> Table:
 
 def render_costs(costs: Sequence[Cost]) -> Table:
     """A line for each size of unit and guarantee."""
-    table = Table(
-        title="Labelled units on the broker, one after the other, no model",
-        title_justify="left",
-        box=None,
-        padding=(0, 2),
-        header_style="bold",
-    )
-    table.add_column("records a unit", justify="right")
-    table.add_column("guarantee")
-    for column in ("ms a unit", "min - max", "records/s", "CPU µs/record"):
-        table.add_column(column, justify="right")
+    title = "Labelled units on the broker, one after the other, no model"
+    table = _open_table(title, "records a unit", "guarantee", "ms a unit", "min - max", "records/s", "CPU µs/record")
     for cost in costs:
         table.add_row(
             f"{cost.unit_records:,}",
@@ -93,17 +89,9 @@ def render_costs(costs: Sequence[Cost]) -> Table:
 
 def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
     """A line for each number of partitions and guarantee."""
-    table = Table(
-        title="A labeller from topic to topic, no model",
-        title_justify="left",
-        box=None,
-        padding=(0, 2),
-        header_style="bold",
-    )
-    table.add_column("partitions", justify="right")
-    table.add_column("guarantee")
-    for column in ("items/s", "min - max", "ratio", "CPU µs/item", "records out/item"):
-        table.add_column(column, justify="right")
+    title = "A labeller from topic to topic, no model"
+    columns = ("partitions", "guarantee", "items/s", "min - max", "ratio", "CPU µs/item", "records out/item")
+    table = _open_table(title, *columns)
     for row in throughputs:
         rate = row.items_per_second
         table.add_row(

@@ -200,5 +200,5 @@ def _detach_alert(alert: AlertEvent) -> AlertEvent:
 
 
 def _alert_id(alert: AlertEvent) -> str:
-    key, provenance = Key(alert.key_type, alert.key), alert.provenance
+    key, provenance = Key.of(alert), alert.provenance
     return alert_id(provenance.rule_version, alert.kind, key, _event_id(provenance.inputs[0]))

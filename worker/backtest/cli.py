@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from stacknorm.progress import Report, draw_on
-from worker.console import err, out, read_settings
+from worker.console import err, out, read_settings, read_time
 from worker.errors import Misconfigured
 
 PUBLISHED = "published_at"
@@ -97,10 +97,9 @@ def _read_time(option: str, given: str | None) -> datetime | None:
     if given is None:
         return None
     try:
-        read = datetime.fromisoformat(given)
+        return read_time(given)
     except ValueError as error:
         raise Misconfigured(f"{option} {given} is no time; write 2026-03-02 or 2026-03-02T09:30:00Z") from error
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _read_zone(name: str | None) -> ZoneInfo | None:

@@ -14,11 +14,11 @@ from worker.backtest.sentences import (
     chance_a_day,
     explain_alert,
     figure,
-    name_key,
     spell_moment,
     summarise,
     warn,
 )
+from worker.sinks.terminal import name_key
 from worker.surge.keys import Key
 
 MAX_DRAWN = 100
@@ -52,7 +52,7 @@ def render_backtest(found: Backtest) -> str:
     lives = found.lives
     by_key: dict[Key, list[list[AlertEvent]]] = {}
     for life in lives:
-        by_key.setdefault(_key_of(life[0]), []).append(life)
+        by_key.setdefault(Key.of(life[0]), []).append(life)
     drawn = {life[0].alert_id for life in lives[:MAX_DRAWN]}
     return (
         _environment()
@@ -64,7 +64,7 @@ def render_backtest(found: Backtest) -> str:
             drawn=len(drawn),
             ids={key: f"key-{number}" for number, key in enumerate(by_key, 1)},
             keys=[_show_key(key, number, by_key[key], found, drawn) for number, key in enumerate(by_key, 1)],
-            key_of=_key_of,
+            key_of=Key.of,
             kinds=KINDS,
             summary=tuple(summarise(found)),
             warnings=tuple(warn(found)),
@@ -72,10 +72,6 @@ def render_backtest(found: Backtest) -> str:
             chance=chance_a_day(found) if found.watched_days else None,
         )
     )
-
-
-def _key_of(alert: AlertEvent) -> Key:
-    return Key(alert.key_type, alert.key)
 
 
 def _show_key(

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
 
@@ -188,6 +188,6 @@ def _ticks(start_ms: int, end_ms: int) -> Iterator[tuple[int, str]]:
     steps = [round(hours * HOUR_MS) for hours in (1, 3, 6, 12, 24, 48, 168, 336, 672, 2184, 8736)]
     step_ms = next((step for step in steps if (end_ms - start_ms) / step <= MAX_TICKS), steps[-1])
     for clock_ms in range(-(-start_ms // step_ms) * step_ms, end_ms + 1, step_ms):
-        moment = datetime.fromtimestamp(clock_ms / 1000, UTC)
+        moment = instant_of(clock_ms)
         midnight = moment - moment.replace(hour=0, minute=0) < timedelta(minutes=1)
         yield clock_ms, f"{moment.day} {moment:%b}" if midnight else f"{moment:%H:%M}"

@@ -143,7 +143,7 @@ def _conclude(
     if course.first is None or course.last is None:
         raise BadArchive(f"the stack could label none of the {course.dead:,} items")
     stack, _ = course.stacks.most_common(1)[0][0]
-    fired = {Key(alert.key_type, alert.key) for alert in course.alerts}
+    fired = {Key.of(alert) for alert in course.alerts}
     return Backtest(
         files=tuple(path.name for path in paths),
         rules=settings.rules,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from schemas.events import AlertEvent, AlertKind, KeyType, ResolveReason
 from worker.backtest.poisson import count_interval
 from worker.backtest.run import Backtest
+from worker.sinks.terminal import name_key
 from worker.surge.rules import Rules
 
 KINDS = {AlertKind.negative_surge: "surge of bad news", AlertKind.negative_volume: "more news, bad among it"}
@@ -13,13 +14,6 @@ KINDS = {AlertKind.negative_surge: "surge of bad news", AlertKind.negative_volum
 _BEYOND_CHANCE = (
     " What fired beyond that is real, or the daily rhythm of the news, which the baseline does not know yet."
 )
-
-
-def name_key(alert: AlertEvent) -> str:
-    """The key as people know it."""
-    if alert.key_type is KeyType.market:
-        return "the whole market"
-    return alert.key.removeprefix("symbol:")
 
 
 def count(number: int, one: str, many: str) -> str:

@@ -34,12 +34,17 @@ def _minute(event: LabelledEvent) -> str:
     return event.clock.strftime("%a %d %b %H:%M")
 
 
-def describe_key(alert: AlertEvent) -> str:
-    """The key in words, such as ``entity HRVL`` or ``the whole market``."""
+def name_key(alert: AlertEvent) -> str:
+    """The key as people know it, such as ``HRVL`` or ``the whole market``."""
     if alert.key_type is KeyType.market:
         return "the whole market"
-    name = alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key
-    return f"{alert.key_type.value} {name}"
+    return alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key
+
+
+def describe_key(alert: AlertEvent) -> str:
+    """The key with its kind, such as ``entity HRVL`` or ``the whole market``."""
+    name = name_key(alert)
+    return name if alert.key_type is KeyType.market else f"{alert.key_type.value} {name}"
 
 
 def is_worth_a_line(alert: AlertEvent) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from schemas.events import KeyType, LabelledEvent
+from schemas.events import AlertEvent, KeyType, LabelledEvent
 
 MIN_PROBABILITY = 0.5
 _SCHEMES = {"cashtag": "symbol"}
@@ -16,6 +16,11 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.type.value}:{self.name}"
+
+    @classmethod
+    def of(cls, alert: AlertEvent) -> "Key":
+        """The key that an alert is about."""
+        return cls(alert.key_type, alert.key)
 
     @classmethod
     def parse(cls, text: str) -> "Key":
