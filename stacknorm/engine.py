@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stacknorm.bundle import Bundle, load_bundle
+from stacknorm.encoder.device import Device, WantedDevice, choose_device
 from stacknorm.encoder.member import FEATURES
 from stacknorm.encoder.precision import DTYPES, Precision, native_precision
 from stacknorm.encoder.tokens import Text
@@ -21,7 +22,7 @@ from stacknorm.inference.channel import load_channels
 from stacknorm.inference.deadline import Deadline, wait_forever
 from stacknorm.inference.decision import decide, tag_maps
 from stacknorm.inference.passages import Owners, Passages, first_of, prepare
-from stacknorm.inference.reading import Device, Setting, read_passages
+from stacknorm.inference.reading import Setting, read_passages
 from stacknorm.inference.readings import Readings
 from stacknorm.inference.stack import Reader, Waiting, load_stack, to_device
 from stacknorm.labels import LabelSpace
@@ -75,7 +76,7 @@ class Engine:
     def load(
         cls,
         bundle: str | os.PathLike[str] = "finance",
-        device: Literal["auto", "cuda", "cpu"] = "auto",
+        device: WantedDevice = "auto",
         precision: Literal["auto", "fp32", "bf16"] = "auto",
         form: Literal["auto", "width", "cascade"] = "auto",
         *,
@@ -99,9 +100,10 @@ class Engine:
         Raises:
             BundleError: the bundle or a base is missing, altered or malformed, or has no cascade.
             DataError: the table of aliases cannot be read.
+            DeviceError: a GPU is asked for, and there is none.
         """
         found = load_bundle(Path(bundle))
-        place: Device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        place = choose_device(device)
         chosen_form: Form = ("cascade" if found.manifest.cascade else "width") if form == "auto" else form
         readers = load_stack(found, features=features)
         chosen = native_precision(place) if precision == "auto" else precision
@@ -141,7 +143,7 @@ class Engine:
             does not know gets no label, and the reason.
 
         Raises:
-            PredictionError: no member could answer some text.
+            PredictionError: no member could answer some text, or the GPU failed.
         """
         withheld = self._withheld(texts)
         kept = [place for place, why in enumerate(withheld) if why is None]

@@ -4,6 +4,7 @@ StacknormError
 ├── BundleError      a bundle or a base is missing, altered or malformed: stop, and mend the files
 ├── LabelError       a label cannot be placed on a label space without guessing: give an explicit map
 ├── DataError        a row of a user's file is unusable: the message names file, line and problem
+├── DeviceError      the device asked for is not there: ask for another
 └── PredictionError  the stack gave something that is no prediction (NaN, a wrong count): stop, never a label
 """
 
@@ -22,6 +23,10 @@ class LabelError(StacknormError):
 
 class DataError(StacknormError):
     """A row of a data file cannot be used."""
+
+
+class DeviceError(StacknormError):
+    """A device that was asked for is not there."""
 
 
 class PredictionError(StacknormError):

@@ -162,7 +162,8 @@ def test_bf16_stays_close_to_fp32(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_the_precision_is_the_hardwares_where_it_is_left_to_the_engine(tmp_path: Path) -> None:
-    assert Engine.load(write_tiny_bundle(tmp_path)).precision == native_precision("cpu")
+    engine = Engine.load(write_tiny_bundle(tmp_path))
+    assert engine.precision == native_precision(engine.device)
 
 
 def test_an_engine_says_which_stack_it_is(engine: Engine) -> None:

@@ -41,7 +41,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(toys: Path, out: Path, forms: str) -> Bundle:
     config = toys / "toy.toml"
-    config.write_text(HEAD + MOOD + FATES + ONE + TWO + forms)
+    config.write_text(HEAD.replace("epochs = 2", "epochs = 6") + MOOD + FATES + ONE + TWO + forms)
     train_bundle(config, toys / "data", out, quiet())
     (out / "base").symlink_to(toys / "base")
     return load_bundle(out)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from stacknorm.commands.console import needs_train, plain_errors
+from stacknorm.encoder.device import WantedDevice
 from stacknorm.errors import DataError
 
 
@@ -22,6 +23,8 @@ def train(
         int | None,
         typer.Option(min=1, help="No bundle, but this many trials over the config's \\[search] table, and best.toml."),
     ] = None,
+    *,
+    device: Annotated[WantedDevice, typer.Option(help="Where to train; auto: on a GPU where there is one.")] = "auto",
 ) -> None:
     r"""Train every member, fit pools and calibrators on rows no member was trained on, and write a bundle.
 
@@ -38,14 +41,16 @@ def train(
             if cross_validate:
                 from stacknorm.training import folds
 
-                folds.cross_validate(config, data, out, cross_validate, console)
+                folds.cross_validate(config, data, out, cross_validate, console, device=device)
                 console.print(f"wrote {out / folds.REPORT_FILE}", soft_wrap=True)
             elif search:
                 from stacknorm.training.search import search_recipe
 
-                console.print(f"wrote {search_recipe(config, data, out, search, console)}", soft_wrap=True)
+                console.print(
+                    f"wrote {search_recipe(config, data, out, search, console, device=device)}", soft_wrap=True
+                )
             else:
                 from stacknorm.training.train import train_bundle
 
-                written = train_bundle(config, data, out, console)
+                written = train_bundle(config, data, out, console, device=device)
                 console.print(f"wrote {out}, stack digest {written.digest}", soft_wrap=True)

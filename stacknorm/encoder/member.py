@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from stacknorm.bundle import HEADS_FILE, MemberSpec, Pooling
 from stacknorm.encoder.adapter import ADAPTER_WEIGHTS_FILE, lowest_adapted_layer, merge_adapter
+from stacknorm.encoder.device import Device
 from stacknorm.encoder.trunk import depth_of, load_tensors, share, take_upper, takes_types
 from stacknorm.errors import BundleError
 
@@ -23,6 +24,10 @@ class Mentions:
 
     rows: Tensor  # int64 [mentions], the text each stands in
     mask: Tensor  # int64 [mentions, tokens], 1 at the tokens of its words
+
+    def to(self, device: torch.device | Device) -> "Mentions":
+        """The same on a device."""
+        return Mentions(self.rows.to(device), self.mask.to(device))
 
 
 def gather_mentions(places: Sequence[tuple[int, Sequence[int]]], width: int) -> Mentions | None:

@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from stacknorm.encoder.device import Device
+
 Precision = Literal["fp32", "bf16"]
 _WORTHWHILE = 0.8  # bf16 costs digits: a gain within the noise of timing is no reason to choose it
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def native_precision(device: Literal["cpu", "cuda"]) -> Precision:
+def native_precision(device: Device) -> Precision:
     """bf16 where the hardware computes in it, else fp32.
 
     Told by the hardware and not by the clock, so that all engines on one kind of machine give the same labels,
@@ -47,10 +49,17 @@ def faster_precision(run: Callable[[Precision], object], repeats: int = 3) -> Pr
 
 
 def _best_seconds(run: Callable[[Precision], object], precision: Precision, repeats: int) -> float:
-    run(precision)
+    _run_whole(run, precision)
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        run(precision)
+        _run_whole(run, precision)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
+
+
+def _run_whole(run: Callable[[Precision], object], precision: Precision) -> None:
+    """Until a GPU has done what it was told: calls return before."""
+    run(precision)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,6 +1,6 @@
 """Texts to padded token batches: one tokenizer, cut at a token limit, rows of like length together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stacknorm.bases.source import TOKENIZER_FILE
 from stacknorm.bundle import WindowSpec
+from stacknorm.encoder.device import Device
 from stacknorm.errors import BundleError
 from stacknorm.pooling.pool import Probabilities
 
@@ -34,6 +35,11 @@ class Batch:
     ids: Tensor  # int64 [n, tokens]
     mask: Tensor  # int64 [n, tokens], 1 where a token is
     types: Tensor | None = None  # int64 [n, tokens], 1 at the second text of a pair; None where no row is a pair
+
+    def to(self, device: torch.device | Device) -> "Batch":
+        """The same on a device."""
+        types = None if self.types is None else self.types.to(device)
+        return Batch(self.rows, self.ids.to(device), self.mask.to(device), types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[list[int]]:
 
 
 def read_rows(
-    tokenizer: Tokenizer, texts: Sequence[Text], *, windows: WindowSpec | None = None, offsets: bool = False
+    tokenizer: Tokenizer, texts: Sequence[Text], *, windows: WindowSpec | None = None, offsets: Collection[int] = ()
 ) -> list[Row]:
     """The rows an encoder reads of texts, in their order.
 
@@ -82,7 +88,7 @@ def read_rows(
         tokenizer: as `load_tokenizer` gives it.
         texts: a text gives one row, more where it has windows; a pair gives one row.
         windows: how a text beyond the tokenizer's limit is read; None: what lies beyond it is not.
-        offsets: also give each token's characters, which takes longer.
+        offsets: positions of the texts of which each token's characters are given too, which takes longer.
 
     Raises:
         BundleError: windows overlap so far that none would move on.
@@ -91,7 +97,7 @@ def read_rows(
     return [
         row
         for place, (text, encoding) in enumerate(zip(texts, encode(list(texts)), strict=True))
-        for row in _rows(place, text, encoding, windows, offsets)
+        for row in _rows(place, text, encoding, windows, place in offsets)
     ]
 
 

@@ -8,7 +8,7 @@ from stacknorm.evaluation.cost import Costs
 from stacknorm.evaluation.counted import CountedEvaluation, CountPart
 from stacknorm.evaluation.depth import CascadeScore
 from stacknorm.evaluation.leaks import Leaks
-from stacknorm.evaluation.paired import SIGNIFICANCE, Paired
+from stacknorm.evaluation.paired import SIGNIFICANCE, Paired, PairedCounts
 from stacknorm.evaluation.part import Part
 from stacknorm.evaluation.protocol import Protocol
 
@@ -52,6 +52,14 @@ def spell_paired(ours: str, theirs: str, paired: Paired) -> str:
         f"alone right on {paired.only_ours_right:,} rows and alone wrong on {paired.only_theirs_right:,} "
         f"(McNemar p = {paired.mcnemar_p:.2g}); NLL {nll.value:+.4f} ({nll.low:+.4f} to {nll.high:+.4f})."
     )
+
+
+def spell_comparison(ours: str, theirs: str, found: Paired | PairedCounts) -> str:
+    """One system against another, whatever kind of task they answered."""
+    if isinstance(found, Paired):
+        return spell_paired(ours, theirs, found)
+    verdict = {"better": "is better than", "worse": "is worse than", "undecided": "cannot be told apart from"}
+    return f"{ours} {verdict[found.verdict]} {theirs}: micro F1 {spell_points(found.micro_f1)} points."
 
 
 def spell_best(part: Part) -> str:

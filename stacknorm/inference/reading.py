@@ -6,13 +6,13 @@ What a member says of tokens becomes what it says of texts (windows averaged), o
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stacknorm.bundle import TaskKind, WindowSpec
+from stacknorm.encoder.device import Device
 from stacknorm.encoder.member import FEATURES, Mentions, gather_mentions
 from stacknorm.encoder.precision import Precision
 from stacknorm.encoder.tokens import Batch, Row, cut_batches, pad, pool_windows, read_rows, round_rows, tokens_within
@@ -22,8 +22,6 @@ from stacknorm.inference.readings import Readings
 from stacknorm.inference.stack import Outcome, Reader, Waiting
 from stacknorm.pooling.pool import Probabilities
 from stacknorm.spans.words import read_words
-
-Device = Literal["cpu", "cuda"]
 
 _BATCH_TOKENS: Mapping[Device, int] = {"cpu": 960, "cuda": 30_720}
 """Padded tokens in a batch. Small batches stay in a processor's cache; a GPU wants work."""
@@ -76,16 +74,23 @@ def read_passages(
         reader.tokenizer,
         [passages.texts[text] for text in texts],
         windows=setting.windows,
-        offsets=bool(passages.mentions or passages.words),
+        offsets=range(len(texts)) if passages.words else _naming(passages, texts),
     )
     work = _Work(rows, passages, texts, setting)
     budget = max(_BATCH_TOKENS[setting.device], setting.max_tokens)
     for places, width in cut_batches([len(row.ids) for row in rows], budget):
-        # Only bf16 kernels are compiled for each shape; elsewhere empty rows would be work for nothing.
-        height = round_rows(len(places), width, budget) if setting.precision == "bf16" else 0
+        # Only a processor's bf16 kernels are compiled for each shape; elsewhere empty rows are work for nothing.
+        compiled = setting.device == "cpu" and setting.precision == "bf16"
+        height = round_rows(len(places), width, budget) if compiled else 0
         for read, outcome in _read_batch(reader, asked, work, setting, _Shape(places, width, height)):
             readings.fail(outcome.failed | work.keep(read, outcome.logits), work.texts_of(read))
     work.hand_over(readings)
+
+
+def _naming(passages: Passages, texts: Owners) -> frozenset[int]:
+    """Positions in `texts` of those that hold mentions."""
+    naming = {mention.text for mention in passages.mentions}
+    return frozenset(place for place, text in enumerate(texts.tolist()) if text in naming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +110,20 @@ class _Shape:
 def _read_batch(
     reader: Reader, names: Collection[str], work: "_Work", setting: Setting, shape: _Shape
 ) -> Iterator[tuple[Sequence[int], Outcome]]:
-    batch, mentions = work.batch(shape, reader.pad_id, setting.device)
     try:
-        yield shape.places, reader.read(batch, mentions, names, setting.wait)
+        batch, mentions = work.batch(shape, reader.pad_id, setting.device)
+        outcome = reader.read(batch, mentions, names, setting.wait)
     except torch.OutOfMemoryError as exc:
         if len(shape.places) < 2:
             raise PredictionError(f"one text of {shape.width} tokens does not fit into memory") from exc
-        for half in shape.halves():
-            yield from _read_batch(reader, names, work, setting, half)
+    except torch.AcceleratorError as exc:
+        raise PredictionError(f"the GPU failed, and serves this process no more: {exc}") from exc
+    else:
+        yield shape.places, outcome
+        return
+    # Not while the error is handled: it holds what the batch took.
+    for half in shape.halves():
+        yield from _read_batch(reader, names, work, setting, half)
 
 
 class _Work:
@@ -142,11 +153,7 @@ class _Work:
             [(at, tokens) for at, place in enumerate(shape.places) for _, tokens in self._mentions.get(place, ())],
             shape.width,
         )
-        if device == "cpu":
-            return batch, mentions
-        moved = mentions and Mentions(mentions.rows.to(device), mentions.mask.to(device))
-        types_there = None if batch.types is None else batch.types.to(device)
-        return Batch(batch.rows, batch.ids.to(device), batch.mask.to(device), types_there), moved
+        return batch.to(device), mentions and mentions.to(device)
 
     def keep(self, places: Sequence[int], logits: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
         """Keep what members said of rows; returns those whose values are no numbers, with what was wrong."""

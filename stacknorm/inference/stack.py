@@ -25,6 +25,9 @@ from stacknorm.errors import BundleError
 MEMBER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
 """What a model raises for an input it cannot bear; anything else is a bug of ours and stops the engine."""
 
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
+"""What no member is to blame for."""
+
 Result = TypeVar("Result")
 
 
@@ -62,7 +65,8 @@ class Group(nn.Module):
         """Logits of the members in `names` for a batch and the mentions in it; one that fails is left out, and why.
 
         Raises:
-            torch.OutOfMemoryError: the batch is too large, which is no member's fault.
+            torch.OutOfMemoryError: the batch is too large.
+            torch.AcceleratorError: the GPU failed.
         """
         wanted = [name for name in self.members if name in names]
         outcome = Outcome({}, {})
@@ -82,7 +86,7 @@ class Group(nn.Module):
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, DEVICE_ERRORS):
         raise error
     return f"{type(error).__name__}: {error}"
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _HEADER = "standing"
-_NOW, _BEST, _STATE, _RANDOM = "now/", "best/", "optimiser/", "random"
+_NOW, _BEST, _STATE = "now/", "best/", "optimiser/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,6 @@ class Checkpoint:
     optimiser: dict[str, Any]
     """Its `state_dict`."""
     schedule: dict[str, Any]
-    random: Tensor
-    """State of torch's generator."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -61,7 +59,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     draft.parent.mkdir(parents=True, exist_ok=True)
     # A tensor may stand under two names (the best weights are the last ones), which safetensors refuses to see.
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    save_file(copies | {_RANDOM: checkpoint.random}, draft, {_HEADER: json.dumps(values)})
+    save_file(copies, draft, {_HEADER: json.dumps(values)})
     draft.replace(path)
 
 
@@ -80,7 +78,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _under(tensors, _BEST),
         {"state": state, "param_groups": values["groups"]},
         values["schedule"],
-        tensors[_RANDOM],
     )
 
 

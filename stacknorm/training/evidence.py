@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from stacknorm.bundle import Interval, TaskKind
+from stacknorm.evaluation.answers import Answers
 from stacknorm.evaluation.bootstrap import Bootstrap
-from stacknorm.evaluation.counted import score_counts
+from stacknorm.evaluation.counted import compare_counts, score_counts
 from stacknorm.evaluation.metrics import SPAN_METRICS, score
+from stacknorm.evaluation.paired import Paired, PairedCounts, compare_answers
 from stacknorm.pooling.held_out import HeldOut, Prints
 from stacknorm.pooling.pool import Probabilities, to_pairs
 from stacknorm.spans.decode import decode_spans
-from stacknorm.spans.score import count_spans
+from stacknorm.spans.score import Counts, count_spans
 from stacknorm.spans.tags import head_tags, read_tags
 from stacknorm.spans.words import Places
 from stacknorm.training.corpus import Indices
@@ -59,15 +61,28 @@ class Evidence:
         found = score(probabilities, self.truth, Bootstrap(self.prints))
         return found | self._score_spans(probabilities, labels) if self.kind == "spans" else found
 
+    def compare(self, ours: Probabilities, theirs: Probabilities, labels: Sequence[str]) -> Paired | PairedCounts:
+        """Compare what two systems say of the same units, each [units, head labels]."""
+        if self.kind == "spans":
+            return compare_counts(self._count_spans(ours, labels), self._count_spans(theirs, labels))
+        if self.kind == "multi":
+            documents = self.prints.repeat(self.truth.shape[1])
+            answers = Answers(("absent", "present"), to_pairs(ours), self.truth.reshape(-1), documents)
+            return compare_answers(answers, answers.by(to_pairs(theirs)))
+        answers = Answers(tuple(labels), ours, self.truth, self.prints)
+        return compare_answers(answers, answers.by(theirs))
+
     def _score_spans(self, tags: Probabilities, labels: Sequence[str]) -> dict[str, Interval]:
-        """Strict scores of spans, whose ends are told in words: an end inside a word is that of the word."""
+        scores = score_counts(self._count_spans(tags, labels), labels)
+        return dict(zip(SPAN_METRICS, (scores.micro_f1, scores.precision, scores.recall), strict=True))
+
+    def _count_spans(self, tags: Probabilities, labels: Sequence[str]) -> Counts:
+        """Strict counts of spans, whose ends are told in words: an end inside a word is that of the word."""
         cuts = np.flatnonzero(np.diff(self.examples)) + 1
         said = [decode_spans(_count_words(part), part, labels) for part in np.split(tags, cuts)]
         names = head_tags(labels)
         true = [read_tags([names[tag] for tag in part]) for part in np.split(self.truth, cuts)]
-        found = count_spans([[(s.start, s.end, s.label) for s in spans] for spans in said], true, labels)
-        scores = score_counts(found, labels)
-        return dict(zip(SPAN_METRICS, (scores.micro_f1, scores.precision, scores.recall), strict=True))
+        return count_spans([[(s.start, s.end, s.label) for s in spans] for spans in said], true, labels)
 
 
 def _count_words(tags: Probabilities) -> Places:

@@ -7,6 +7,7 @@ adapters: Hu et al. 2021, LoRA.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ _ANSWERS_FILE = "held_out.safetensors"
 _COST_FILE = "cost.json"
 _WARM_UP = 0.1
 _MAX_NORM = 1.0
+_EPOCH_BITS = 16
 
 Shaped = tuple[list[int], int]
 """Examples of the corpus and the width in tokens to pad them to."""
@@ -63,6 +65,11 @@ class Ground:
     targets: list[Target]
     """Of each example."""
     precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where its base lies, and members are trained."""
+        return self.encoder.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +141,7 @@ def train_member(
         report: called after each epoch.
     """
     path = folder.with_name(folder.name + ".checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(member.seed)
+    with _own_random_numbers():
         session = _start(ground, member, split)
         standing, best = _resume(session, path)
         advance(sum(len(_epoch_batches(session, epoch)) for epoch in range(1, standing.epoch + 1)))
@@ -161,6 +167,7 @@ def _run_epoch(
     report: Callable[[Report], None],
 ) -> tuple[Standing, Mapping[str, Tensor]]:
     started, epoch = time.perf_counter(), standing.epoch + 1
+    torch.manual_seed((session.member.seed << _EPOCH_BITS) + epoch)  # whichever process and device gets to it
     loss = _train_epoch(session, _epoch_batches(session, epoch), advance)
     scores = _held_out_nll(session)
     seconds = time.perf_counter() - started
@@ -189,7 +196,6 @@ def _resume(session: _Session, path: Path) -> tuple[Standing, Mapping[str, Tenso
     session.trainee.restore(found.now)
     session.optimiser.load_state_dict(found.optimiser)
     session.schedule.load_state_dict(found.schedule)
-    torch.set_rng_state(found.random)
     return found.standing, found.best
 
 
@@ -200,19 +206,24 @@ def _keep(session: _Session, standing: Standing, best: Mapping[str, Tensor], pat
         best,
         session.optimiser.state_dict(),
         session.schedule.state_dict(),
-        torch.get_rng_state(),
     )
     save_checkpoint(path, checkpoint)
 
 
+def _own_random_numbers() -> AbstractContextManager[None]:
+    """Leave torch's generators, those of GPUs too, as they were."""
+    return torch.random.fork_rng(range(torch.cuda.device_count()))
+
+
 def _start(ground: Ground, member: MemberRecipe, split: Split) -> _Session:
+    torch.manual_seed(member.seed)
     heads, objectives = {}, {}
     for task in ground.recipe.tasks_of(member):
         recipe = ground.recipe.tasks[task]
         labels, learnt = head_labels(recipe.kind, recipe.labels), _learnt_labels(ground, split, task)
         priors = _priors(ground, split, task, learnt, member) if member.head_bias == "prior" else None
         heads[task] = HeadPlan(recipe.kind, labels, head_pooling(recipe.kind, member.pooling), priors)
-        weights = torch.from_numpy(class_weights(learnt, len(labels), member.class_weight_power))
+        weights = torch.from_numpy(class_weights(learnt, len(labels), member.class_weight_power)).to(ground.device)
         objectives[task] = Objective(recipe.kind, weights, member.label_smoothing, recipe.weight)
     trainee = make_trainee(ground.encoder, member, heads, ground.precision)
     steps = count_batches(ground, member, split)
@@ -269,7 +280,8 @@ def _shape(ground: Ground, rows: Indices) -> list[Shaped]:
 def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable[[int], None]) -> float:
     """One pass over `batches`; returns the mean loss of an example."""
     model = session.trainee.model.train()
-    total = 0.0
+    # On the device: to read it after each batch would let a GPU wait for the next.
+    total = torch.zeros((), dtype=torch.float64, device=session.ground.device)
     for batch in batches:
         loss = _loss(session, batch, session.ground.precision)
         torch.autograd.backward(loss / len(batch[0]))
@@ -277,9 +289,9 @@ def _train_epoch(session: _Session, batches: Sequence[Shaped], advance: Callable
         session.optimiser.step()
         session.schedule.step()
         session.optimiser.zero_grad()
-        total += float(loss.detach())
+        total += loss.detach()
         advance(1)
-    return total / sum(len(rows) for rows, _ in batches)
+    return float(total) / sum(len(rows) for rows, _ in batches)
 
 
 def _loss(session: _Session, batch: Shaped, precision: Precision) -> Tensor:
@@ -303,9 +315,10 @@ def _mentions(ground: Ground, batch: Shaped) -> Mentions | None:
 def _forward(
     ground: Ground, model: Member, batch: Shaped, mentions: Mentions | None, precision: Precision
 ) -> dict[str, Tensor]:
+    device = ground.device
     hidden, mask = ground.states.batch(ground.corpus.text_of[batch[0]].tolist(), batch[1])
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        logits: dict[str, Tensor] = model(hidden, mask, mentions)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits: dict[str, Tensor] = model(hidden.to(device), mask.to(device), mentions and mentions.to(device))
     return {task: values.float() for task, values in logits.items()}
 
 
@@ -319,7 +332,7 @@ def _of_places(logits: Tensor, kind: TaskKind, places: Sequence[int], mentions: 
 
 def measure_precision(ground: Ground, member: MemberRecipe, split: Split) -> Precision:
     """The faster arithmetic for training steps on this processor."""
-    with torch.random.fork_rng(devices=[]):
+    with _own_random_numbers():
         session = _start(ground, member, split)
         session.trainee.model.train()
         batch = _epoch_batches(session, 1)[0]
@@ -334,7 +347,7 @@ def _answers(session: _Session, rows: Indices) -> dict[str, Tensor]:
     own = ground.corpus.only(rows, tuple(session.objectives))
     for batch in _shape(ground, own):
         mentions = _mentions(ground, batch)
-        logits = _forward(ground, model, batch, mentions, ground.precision)
+        logits = {task: v.cpu() for task, v in _forward(ground, model, batch, mentions, ground.precision).items()}
         for place, row in enumerate(batch[0]):
             example = ground.corpus.examples[row]
             kind = session.objectives[example.task].kind

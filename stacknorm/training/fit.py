@@ -24,6 +24,7 @@ from stacknorm.bundle import (
     save_manifest,
 )
 from stacknorm.evaluation.evaluate import STACK
+from stacknorm.evaluation.paired import Paired, PairedCounts
 from stacknorm.pooling.cascade_fitting import choose_settling
 from stacknorm.pooling.choice import Choice, choose
 from stacknorm.pooling.conformal import ClassConditional, fit_class_conditional
@@ -46,6 +47,8 @@ class Fitted:
 
     spec: TaskSpec
     scores: Mapping[str, Mapping[str, Interval]]
+    against_best: Paired | PairedCounts
+    """The stack less its best member, on the same units."""
 
 
 def choosing_of(recipe: Recipe) -> Callable[[HeldOut], Choice]:
@@ -73,7 +76,8 @@ def fit_task(recipe: TaskRecipe, evidence: Evidence, choosing: Callable[[HeldOut
         best_member=best,
     )
     systems = {STACK: pooled} | dict(evidence.members)
-    return Fitted(spec, {name: evidence.score(said, recipe.labels) for name, said in systems.items()})
+    scores = {name: evidence.score(said, recipe.labels) for name, said in systems.items()}
+    return Fitted(spec, scores, evidence.compare(pooled, evidence.members[best], recipe.labels))
 
 
 def _fit_sets(recipe: TaskRecipe, probabilities: Probabilities, evidence: Evidence) -> ClassConditional | None:

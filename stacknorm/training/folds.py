@@ -1,19 +1,21 @@
 """Cross-validation: how well the members of a config, and their pool, answer examples they were not trained on."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from stacknorm.bundle import Interval
+from stacknorm.encoder.device import WantedDevice
 from stacknorm.evaluation.metrics import shown_metrics
-from stacknorm.training.evidence import gather_evidence
+from stacknorm.evaluation.paired import Paired, PairedCounts
+from stacknorm.evaluation.report import as_json
+from stacknorm.evaluation.sentences import spell_comparison
+from stacknorm.training.evidence import Evidence, gather_evidence
 from stacknorm.training.fit import choosing_of, fit_task
-from stacknorm.training.plan import fold_jobs, make_plan
+from stacknorm.training.plan import Plan, fold_jobs, make_plan
 from stacknorm.training.run import run_jobs, say_plan
 
 REPORT_FILE = "folds.json"
@@ -29,9 +31,15 @@ class TaskScores:
     """Different texts they stand in."""
     scores: Mapping[str, Mapping[str, Interval]]
     """`stack` or member -> metric. The stack is pooled and calibrated by what was fitted without the text."""
+    best_member: str
+    """By the likelihood of what it says."""
+    against_best: Paired | PairedCounts
+    """The stack less that member."""
 
 
-def cross_validate(config: Path, data: Path, out: Path, folds: int, console: Console) -> dict[str, TaskScores]:
+def cross_validate(
+    config: Path, data: Path, out: Path, folds: int, console: Console, *, device: WantedDevice = "auto"
+) -> dict[str, TaskScores]:
     """Train each member once for each fold, without it, and score what they say of it.
 
     Stopped half-way, the same call goes on with the trainings that are not finished. Writes `folds.json` to `out`
@@ -43,44 +51,35 @@ def cross_validate(config: Path, data: Path, out: Path, folds: int, console: Con
         out: directory for the report and the trainings.
         folds: at least 2.
         console: gets one line an epoch, and a table at the end.
+        device: where members are trained.
 
     Raises:
         DataError: config or data cannot be used.
         BundleError: a base cannot be found or loaded.
+        DeviceError: a GPU is asked for, and there is none.
     """
-    plan = make_plan(config, data, out)
+    plan = make_plan(config, data, out, device)
     jobs = fold_jobs(plan, folds)
     say_plan(plan, jobs, console)
     run_jobs(plan, jobs, console)
-    found = {
-        task: TaskScores(
-            units=len(evidence.truth),
-            texts=len(set(evidence.prints.tolist())),
-            scores=fit_task(plan.recipe.tasks[task], evidence, choosing_of(plan.recipe)).scores,
-        )
-        for task, evidence in gather_evidence(plan, jobs).items()
-    }
-    (out / REPORT_FILE).write_text(json.dumps(_as_record(folds, found), indent=2) + "\n", encoding="utf-8")
+    found = {task: _score(plan, task, evidence) for task, evidence in gather_evidence(plan, jobs).items()}
+    (out / REPORT_FILE).write_bytes(as_json({"folds": folds, "tasks": found}) + b"\n")
     for task, scores in found.items():
         console.print(_as_table(task, folds, scores))
+        best = f"its best member {scores.best_member}"
+        console.print(spell_comparison("The stack", best, scores.against_best), highlight=False, soft_wrap=True)
     return found
 
 
-def _as_record(folds: int, found: Mapping[str, TaskScores]) -> dict[str, Any]:
-    return {
-        "folds": folds,
-        "tasks": {
-            task: {
-                "units": scores.units,
-                "texts": scores.texts,
-                "scores": {
-                    name: {metric: interval.model_dump() for metric, interval in metrics.items()}
-                    for name, metrics in scores.scores.items()
-                },
-            }
-            for task, scores in found.items()
-        },
-    }
+def _score(plan: Plan, task: str, evidence: Evidence) -> TaskScores:
+    fitted = fit_task(plan.recipe.tasks[task], evidence, choosing_of(plan.recipe))
+    return TaskScores(
+        units=len(evidence.truth),
+        texts=len(set(evidence.prints.tolist())),
+        scores=fitted.scores,
+        best_member=fitted.spec.best_member,
+        against_best=fitted.against_best,
+    )
 
 
 def _as_table(task: str, folds: int, scores: TaskScores) -> Table:

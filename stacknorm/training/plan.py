@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stacknorm.bases.source import BASE_FILES, WEIGHTS_FILE, digest_files, resolve_base, verify_files
+from stacknorm.encoder.device import Device, WantedDevice, choose_device
 from stacknorm.errors import BundleError, DataError
 from stacknorm.training.corpus import Corpus, Indices, Split, assign_folds, fold_split, load_corpus, whole_split
 from stacknorm.training.recipe import MemberRecipe, Recipe, load_recipe
@@ -39,6 +40,8 @@ class Plan:
     bases: Mapping[str, Base]
     """Member -> its base."""
     out: Path
+    device: Device = "cpu"
+    """Where members are trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,19 @@ class Job:
         return self.folder.is_dir()
 
 
-def make_plan(config: Path, data: Path, out: Path) -> Plan:
-    """Read a config and its data, and find its bases.
+def make_plan(config: Path, data: Path, out: Path, device: WantedDevice = "auto") -> Plan:
+    """Read a config and its data, and find its bases and the device.
 
     Raises:
         DataError: config or data cannot be used.
         BundleError: a base cannot be found.
+        DeviceError: a GPU is asked for, and there is none.
     """
     recipe = load_recipe(config)
     wanted = dict.fromkeys((member.base, member.weights_sha256) for member in recipe.members)
     found = {(base, sha256): _find_base(base, sha256, config.parent) for base, sha256 in wanted}
     bases = {member.name: found[member.base, member.weights_sha256] for member in recipe.members}
-    return Plan(recipe, config, load_corpus(recipe, data), bases, out)
+    return Plan(recipe, config, load_corpus(recipe, data), bases, out, choose_device(device))
 
 
 def _find_base(references: Sequence[str], weights_sha256: str | None, beside: Path) -> Base:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stacknorm.encoder.precision import Precision, faster_precision
@@ -104,10 +104,12 @@ def prepare_ground(plan: Plan, first: Job, console: Console, progress: Progress)
         progress: gets a bar.
     """
     base = plan.bases[first.member.name].root
-    encoder = load_encoder(base)
+    encoder = nn.Module.to(load_encoder(base), plan.device)
     if first.member.top_layers > depth_of(encoder):
         raise DataError(f"member {first.member.name}: its base has no more than {depth_of(encoder)} layers to train")
-    rows = read_rows(load_tokenizer(base, plan.recipe.max_tokens), plan.corpus.texts, offsets=True)
+    rows = read_rows(
+        load_tokenizer(base, plan.recipe.max_tokens), plan.corpus.texts, offsets=range(len(plan.corpus.texts))
+    )
     frozen = _Frozen(plan, encoder, first.member.top_layers, [row.ids for row in rows], progress)
     chosen = _remembered(plan, first) or _Arithmetic(frozen.faster_precision(), None)
     states = frozen.states(chosen.states, console)
@@ -117,7 +119,7 @@ def prepare_ground(plan: Plan, first: Job, console: Console, progress: Progress)
     if chosen.training is None:
         ground = replace(ground, precision=measure_precision(ground, first.member, first.split))
         _remember(plan, first, _Arithmetic(chosen.states, ground.precision))
-    console.print(f"training in {ground.precision}")
+    console.print(f"training on {plan.device} in {ground.precision}")
     return ground
 
 

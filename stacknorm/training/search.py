@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from stacknorm.encoder.device import WantedDevice
 from stacknorm.errors import DataError
 from stacknorm.training.corpus import whole_split
 from stacknorm.training.finetune import Ground, Report, train_member
@@ -33,7 +34,9 @@ Judge = Callable[[MemberRecipe, int, Callable[[int, float], None]], float]
 """From a recipe, the trial's number and what is told each epoch's score, to the best score."""
 
 
-def search_recipe(config: Path, data: Path, out: Path, trials: int, console: Console) -> Path:
+def search_recipe(
+    config: Path, data: Path, out: Path, trials: int, console: Console, *, device: WantedDevice = "auto"
+) -> Path:
     """Try `trials` recipes of the member that the config's `[search]` names, and write the best.
 
     Args:
@@ -42,6 +45,7 @@ def search_recipe(config: Path, data: Path, out: Path, trials: int, console: Con
         out: directory for the journal of trials and the best config.
         trials: all together, those of earlier calls with the same `out` counted.
         console: gets a line an epoch, and a table of trials at the end.
+        device: where members are trained.
 
     Returns:
         The best config's file: that of the config with the member's fields replaced.
@@ -49,8 +53,9 @@ def search_recipe(config: Path, data: Path, out: Path, trials: int, console: Con
     Raises:
         DataError: config or data cannot be used, or a value of the space is none that its field allows.
         BundleError: the base cannot be found or loaded.
+        DeviceError: a GPU is asked for, and there is none.
     """
-    plan = make_plan(config, data, out)
+    plan = make_plan(config, data, out, device)
     settings, member = _searched(plan.recipe)
     out.mkdir(parents=True, exist_ok=True)
     study = _open_study(out / TRIALS_FILE, settings)

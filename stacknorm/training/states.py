@@ -71,7 +71,7 @@ def compute_states(
     """Run the frozen layers over every text.
 
     Args:
-        lower: embeddings and frozen layers, in eval mode.
+        lower: embeddings and frozen layers, in eval mode, on the device to compute on.
         tokens: token ids of each text.
         flat: where the states go, as `allocate` gives it.
         pad_id: what pads a batch.
@@ -82,9 +82,9 @@ def compute_states(
     lengths = [len(text) for text in tokens]
     starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     for texts, width in cut_batches(lengths, batch_tokens):
-        batch = pad(texts, tokens, pad_id, width)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            hidden = lower_states(lower, batch.ids, batch.mask)
+        batch = pad(texts, tokens, pad_id, width).to(lower.device)
+        with torch.autocast(lower.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            hidden = lower_states(lower, batch.ids, batch.mask).to(flat)
         for place, text in enumerate(texts):
             flat[starts[text] : starts[text + 1]] = hidden[place, : lengths[text]]
         advance(len(texts))

@@ -55,13 +55,13 @@ class Objective:
             return self.weight * self._multi_loss(logits, targets)
         if self.kind == "spans":
             return self.weight * self._token_loss(logits, targets)
-        labels = torch.tensor([label for target in targets for label in target.labels])
+        labels = torch.tensor([label for target in targets for label in target.labels], device=logits.device)
         return self.weight * functional.cross_entropy(
             logits, labels, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
         )
 
     def _multi_loss(self, logits: Tensor, targets: Sequence[Target]) -> Tensor:
-        wanted = many_hot([target.labels for target in targets], logits.shape[1]).float()
+        wanted = many_hot([target.labels for target in targets], logits.shape[1]).to(logits)
         smoothed = wanted * (1 - self.label_smoothing) + self.label_smoothing / 2
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
         # A label's weight counts where it applies; that it does not apply says little.
@@ -72,6 +72,7 @@ class Objective:
         labels = torch.full(logits.shape[:2], IGNORED)
         for place, target in enumerate(targets):
             labels[place, : len(target.labels)] = torch.tensor(target.labels)
+        labels = labels.to(logits.device)
         losses = functional.cross_entropy(
             logits.transpose(1, 2),
             labels,

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stacknorm.bundle import Bundle
+from stacknorm.encoder.device import WantedDevice
 from stacknorm.evaluation.card import CARD_FILE, render_card
 from stacknorm.progress import draw_on
 from stacknorm.training.evidence import gather_evidence
@@ -21,7 +22,7 @@ from stacknorm.training.plan import WORK, Job, fold_jobs, make_plan, whole_jobs
 from stacknorm.training.run import run_jobs, say_plan, show_progress
 
 
-def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundle:
+def train_bundle(config: Path, data: Path, out: Path, console: Console, *, device: WantedDevice = "auto") -> Bundle:
     """Train every member that is not finished yet, fit the pools and write the bundle.
 
     Args:
@@ -29,12 +30,14 @@ def train_bundle(config: Path, data: Path, out: Path, console: Console) -> Bundl
         data: directory of the files it names.
         out: directory of the bundle; finished members wait in `.training` there until the bundle is written.
         console: gets one line an epoch, and bars where it is a terminal.
+        device: where members are trained, and the bundle's forms fitted.
 
     Raises:
         DataError: config or data cannot be used.
         BundleError: a base cannot be found or loaded.
+        DeviceError: a GPU is asked for, and there is none.
     """
-    plan = make_plan(config, data, out)
+    plan = make_plan(config, data, out, device)
     whole = whole_jobs(plan)
     folds = fold_jobs(plan, plan.recipe.folds) if plan.recipe.folds else []
     say_plan(plan, [*folds, *whole], console)

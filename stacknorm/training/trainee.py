@@ -73,7 +73,7 @@ def make_trainee(
     """Copy a base and prepare it for training; random numbers come from torch's global generator.
 
     Args:
-        base: the whole encoder; left as it is.
+        base: the whole encoder, on the device to train on; left as it is.
         member: its recipe.
         heads: task -> plan.
         precision: in bf16 the frozen linear maps beside adapters are kept so, which saves casting them at each step.
@@ -91,7 +91,7 @@ def make_trainee(
         _free_layers(encoder, first, member.random_seed)
     layers = nn.ModuleDict({task: _make_head(plan, base.config.hidden_size, member) for task, plan in heads.items()})
     poolings = {task: plan.pooling for task, plan in heads.items()}
-    return Trainee(encoder, adapted, Member(take_upper(encoder, first), layers, poolings))
+    return Trainee(encoder, adapted, Member(take_upper(encoder, first), layers, poolings).to(base.device))
 
 
 def _make_head(plan: HeadPlan, width: int, member: MemberRecipe) -> nn.Sequential:

@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -58,28 +58,31 @@ def say(line: str) -> None:
 
 
 def main(
+    *,
     quick: Annotated[bool, typer.Option("--quick", help="Few texts, one round: does it work, not how fast.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     bundle: Annotated[str, typer.Option(help="A packaged bundle's name or a directory.")] = "finance",
+    texts: Annotated[int | None, typer.Option(min=32, help="How many; a GPU wants more.", show_default="320")] = None,
     edge_only: Annotated[bool, typer.Option("--edge-only", help="What Kafka costs, without any model.")] = False,
 ) -> None:
     """Compare Hugging Face pipelines, the engine, and the worker on a real Apache Kafka."""
     plan = QUICK if quick else FULL
+    plan = replace(plan, texts=texts or plan.texts)
     quieten_transformers()
     configure_logging("error", "console")
     machine = look_at_machine()
     say(machine.sentence)
     stack = load_bundle(bundle)
-    texts = load_texts(plan.texts, stack.manifest.max_tokens)
-    say(f"texts: {texts.origin}")
+    sample = load_texts(plan.texts, stack.manifest.max_tokens)
+    say(f"texts: {sample.origin}")
     with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name, LocalBroker(report=say) as broker:
         folder = Path(name)
-        outcomes = [] if edge_only else compare_engines(stack, texts.values, plan, broker.bootstrap, folder)
+        outcomes = [] if edge_only else compare_engines(stack, sample.values, plan, broker.bootstrap, folder)
         say("transactions, with nothing to compute between them")
-        costs = asyncio.run(measure_transactions(broker.bootstrap, texts.values, plan.rounds, say))
+        costs = asyncio.run(measure_transactions(broker.bootstrap, sample.values, plan.rounds, say))
         say("a labeller from topic to topic, without a model: at least once, exactly once")
-        moved = asyncio.run(measure_throughput(broker.bootstrap, texts.values, plan.items, plan.rounds, folder, say))
-    report = Report(machine, texts.origin, outcomes, costs, moved)
+        moved = asyncio.run(measure_throughput(broker.bootstrap, sample.values, plan.items, plan.rounds, folder, say))
+    report = Report(machine, sample.origin, outcomes, costs, moved)
     show(report)
     if json_file:
         json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")

@@ -31,6 +31,9 @@ def main(
     rebalances: Annotated[int, typer.Option(min=0, help="Labellers that join and leave.")] = 20,
     broker_kills: Annotated[int, typer.Option(min=0, help="Nodes killed and started again.")] = 5,
     zombies: Annotated[int, typer.Option(min=0, help="Workers frozen beyond their session time-out.")] = 5,
+    bundle: Annotated[
+        str | None, typer.Option(help="A stack of models that labels; an engine without one else.", show_default=False)
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(envvar="STACKNORM_SEED", help="Of the plan; by chance without it.", show_default=False)
     ] = None,
@@ -44,7 +47,7 @@ def main(
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     say(f"seed {chosen}")
     with tempfile.TemporaryDirectory(prefix="stacknorm-faults-") as folder:
-        report = run_campaign(chosen, size, Path(folder), say)
+        report = run_campaign(chosen, size, Path(folder), say, bundle=bundle)
     for problem in report.find_faults():
         err.print(f"FAILED {problem}", style="red", highlight=False, soft_wrap=True)
     print(report.recoveries)

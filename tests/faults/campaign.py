@@ -23,6 +23,7 @@ from worker.errors import Retriable
 from worker.kafka.admin import create_topics
 from worker.kafka.groups import read_owners
 from worker.kafka.sink import Writer
+from worker.labeller import Engine
 from worker.records import Record
 from workload import make_workload
 
@@ -45,6 +46,8 @@ FREEZE_SECONDS = 0.03
 MAX_SLICE_SECONDS = 0.008
 LOOKS = 25
 """How often a victim is looked at before it is hit outside a transaction."""
+STACK_TOLERANCE = 1e-3
+"""Of a number that a stack gives: its batches are other ones here, and fp32 sums in another order."""
 ZOMBIE_SECONDS = 8.0
 """How long a worker is frozen at least: above its session time-out."""
 
@@ -73,7 +76,9 @@ def count_headlines(records: int) -> int:
     return records - records // 101
 
 
-def run_campaign(seed: int, size: Size, folder: Path, say: Say, program: Sequence[str] = WORKER) -> Report:
+def run_campaign(
+    seed: int, size: Size, folder: Path, say: Say, program: Sequence[str] = WORKER, bundle: str | None = None
+) -> Report:
     """On a cluster of its own, feed, hit and mend as the seed plans it, then read and judge all.
 
     Args:
@@ -82,28 +87,67 @@ def run_campaign(seed: int, size: Size, folder: Path, say: Say, program: Sequenc
         folder: for the logs of the workers.
         say: told what is being done.
         program: what Python runs as a worker.
+        bundle: a stack of models that labels; none: an engine without one.
 
     Raises:
         AssertionError: something that must happen did not in time; the end of every worker's log was printed.
     """
+    labelling = label_without_model(size) if bundle is None else label_with(bundle)
     with LocalBroker(NODES, properties=SCAN_EVERY_SECOND, report=say) as broker:
-        return asyncio.run(Campaign(seed, size, broker, folder, say, program).run())
+        return asyncio.run(Campaign(seed, size, labelling, broker, folder, say, program).run())
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """What labels: settings of the workers, how to load the same here, and how far its numbers may differ."""
+
+    settings: Mapping[str, object]
+    load: Callable[[], Engine]
+    tolerance: float
+
+
+def label_without_model(size: Size) -> Labelling:
+    """Labels slow enough that a portion lasts, the same to the last bit."""
+    steps = 2 * sum(size.faults.values()) + 1
+    seconds = round(LABELLERS * PORTION_SECONDS * steps / size.records, 4)
+    settings = {"engine.kind": "deterministic", "engine.deterministic_seconds_per_text": seconds}
+    return Labelling(settings, DeterministicEngine, 0.0)
+
+
+def label_with(bundle: str) -> Labelling:
+    """A real stack, in fp32."""
+
+    def load() -> Engine:
+        from stacknorm.engine import Engine as Stack  # noqa: PLC0415 -- torch takes seconds to import
+
+        return Stack.load(bundle, "cpu", "fp32")
+
+    settings = {"engine.kind": "stack", "engine.bundle": bundle, "engine.device": "cpu", "engine.precision": "fp32"}
+    return Labelling(settings, load, STACK_TOLERANCE)
 
 
 class Campaign:
     """Owned by one event loop. Workers are named by their role and a number that is never used again."""
 
     def __init__(
-        self, seed: int, size: Size, broker: LocalBroker, folder: Path, say: Say, program: Sequence[str]
+        self,
+        seed: int,
+        size: Size,
+        labelling: Labelling,
+        broker: LocalBroker,
+        folder: Path,
+        say: Say,
+        program: Sequence[str],
     ) -> None:
         self._seed = seed
         self._size = size
+        self._labelling = labelling
         self._broker = broker
         self._folder = folder
         self._say = say
         self._program = program
         self._random = Random(seed)
-        self._dotted = campaign_settings(broker.bootstrap, size)
+        self._dotted = campaign_settings(broker.bootstrap) | labelling.settings
         self._settings = load_run_settings(self._dotted)
         self._workers: dict[str, list[str]] = {"labeller": [], "detector": []}
         self._started: Counter[str] = Counter()
@@ -154,7 +198,7 @@ class Campaign:
         strange = (
             [] if logs == self._workload.as_read() else [Violation("altered", "the raw topic is not the workload")]
         )
-        expected = await asyncio.to_thread(expect, logs, DeterministicEngine(), self._settings.rules)
+        expected = await asyncio.to_thread(expect, logs, self._labelling.load(), self._settings.rules)
         if expected.alerts:
             await self._await_frontier(max(alert.detected_at for alert in expected.alerts))
         return expected, strange
@@ -163,13 +207,14 @@ class Campaign:
         self._say("reading all outputs, read_committed, and comparing")
         outputs = await self._ask(self._observer.outputs)
         unfinished = await self._ask(self._observer.unfinished)
+        violations = await asyncio.to_thread(find_violations, outputs, expected, self._labelling.tolerance)
         return Report(
             seed=self._seed,
             planned=self._size.faults,
             hits=hits,
             inputs=len(expected.labelled) + len(expected.dead),
             alerts=len(expected.alerts),
-            violations=[*strange, *await asyncio.to_thread(find_violations, outputs, expected)],
+            violations=[*strange, *violations],
             unfinished=unfinished,
             exit_statuses=self._exit_statuses,
         )
@@ -413,13 +458,11 @@ class Campaign:
         return answers[0]
 
 
-def campaign_settings(bootstrap: str, size: Size) -> dict[str, object]:
-    """Of all workers: three copies of everything, and labels slow enough that a portion lasts."""
-    steps = 2 * sum(size.faults.values()) + 1
+def campaign_settings(bootstrap: str) -> dict[str, object]:
+    """Of all workers: three copies of everything."""
     return run_settings(
         bootstrap,
         topics__partitions=PARTITIONS,
         topics__replication_factor=NODES,
-        engine__deterministic_seconds_per_text=round(LABELLERS * PORTION_SECONDS * steps / size.records, 4),
         unit__max_records=UNIT_RECORDS,
     )

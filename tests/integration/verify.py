@@ -74,12 +74,16 @@ def expect(logs: Mapping[int, Sequence[Record]], engine: Engine, rules: Rules) -
     )
 
 
-def find_violations(found: Outputs, expected: Outputs) -> list[Violation]:
-    """Every way in which the outputs are not those expected, each input counted exactly once."""
+def find_violations(found: Outputs, expected: Outputs, tolerance: float = 0.0) -> list[Violation]:
+    """Every way in which the outputs are not those expected, each input counted exactly once.
+
+    ``tolerance`` is of every number with a fraction: a model's depend, in their last digits, on what else was in the
+    batch.
+    """
     violations = [*_find_misplaced(found), *_find_broken_promises(found)]
     for kind, name_all in (("labelled", _labelled_by_input), ("dead letter", _dead_by_input), ("alert", _by_revision)):
         seen, wanted = name_all(found), name_all(expected)
-        differences = list(_compare(kind, seen, wanted))
+        differences = list(_compare(kind, seen, wanted, tolerance))
         violations += differences or _find_disorder(kind, seen, wanted)
     return violations
 
@@ -87,15 +91,15 @@ def find_violations(found: Outputs, expected: Outputs) -> list[Violation]:
 Named = list[tuple[str, Event]]
 
 
-def _compare(kind: str, found: Named, expected: Named) -> Iterator[Violation]:
+def _compare(kind: str, found: Named, expected: Named, tolerance: float) -> Iterator[Violation]:
     wanted = dict(expected)
     counted: Counter[str] = Counter()
     for name, event in found:
         counted[name] += 1
         if name not in wanted:
             yield Violation("foreign", f"{kind} {name}")
-        elif canonical(event) != canonical(wanted[name]):
-            yield Violation("altered", f"{kind} {name} in {', '.join(_differences(event, wanted[name]))}")
+        elif differing := _differences(event, wanted[name], tolerance):
+            yield Violation("altered", f"{kind} {name} in {', '.join(differing)}")
     yield from (Violation("lost", f"{kind} {name}") for name in wanted if name not in counted)
     yield from (Violation("duplicated", f"{kind} {name}, {n} times") for name, n in counted.items() if n > 1)
 
@@ -114,9 +118,20 @@ def canonical(event: Event) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in WALL_CLOCK_FIELDS}
 
 
-def _differences(event: Event, wanted: Event) -> list[str]:
+def _differences(event: Event, wanted: Event, tolerance: float) -> list[str]:
     left, right = canonical(event), canonical(wanted)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+    names = sorted(left.keys() | right.keys())
+    return [name for name in names if not _alike(left.get(name), right.get(name), tolerance)]
+
+
+def _alike(left: Any, right: Any, tolerance: float) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= tolerance
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_alike(left[name], right[name], tolerance) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_alike, left, right, [tolerance] * len(left)))
+    return bool(left == right)
 
 
 def coordinates(ref: InputRef) -> str:
