@@ -6,11 +6,13 @@ real value is absent. Readers ignore fields they do not know, so that a newer wr
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
 
 
+@lru_cache(maxsize=1024)  # of an event most are those of the one before
 def format_instant(instant: datetime) -> str:
     """RFC 3339 in UTC, cut to milliseconds, such as ``2026-03-02T09:30:00.125Z``."""
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

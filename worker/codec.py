@@ -2,14 +2,15 @@
 
 import hashlib
 import itertools
-import struct
 import unicodedata
-from array import array
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import orjson
 import regex
 from pydantic import ValidationError
@@ -156,17 +157,23 @@ def find_entities(item: NewsItem) -> tuple[Entity, ...]:
     return tuple(Entity(id=symbol, scheme="symbol") for symbol in symbols)
 
 
-def similarity_key(item: NewsItem) -> str:
-    """A MinHash signature of the set of words of the title and the first words of the body.
+def similarity_keys(items: Sequence[NewsItem]) -> list[str]:
+    """For each item a MinHash signature of the set of words of its title and the first words of its body.
 
     64 permutations, the low 16 bits of each (b-bit MinHash, Li and König 2010), base64url behind its version. The share
     of equal positions estimates the Jaccard similarity of two items.
     """
+    if not items:
+        return []
+    words = [_signed_words(item) for item in items]
+    signatures = RMinHash.digest_matrix_from_token_sets(words, SIGNATURE_PERMUTATIONS, 1)
+    low_halves = np.array(signatures.to_rows(), dtype="<u4").astype("<u2")
+    return ["m1:" + urlsafe_b64encode(row.tobytes()).rstrip(b"=").decode() for row in low_halves]
+
+
+def _signed_words(item: NewsItem) -> list[str]:
     text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}"[:SIGNATURE_CHARS]).casefold()
-    signature = RMinHash(SIGNATURE_PERMUTATIONS, 1)
-    signature.update(_WORD.findall(text)[:SIGNATURE_WORDS])
-    halves = array("H", struct.pack(f"<{SIGNATURE_PERMUTATIONS}I", *signature.digest()))
-    return "m1:" + urlsafe_b64encode(halves[::2].tobytes()).rstrip(b"=").decode()
+    return _WORD.findall(text)[:SIGNATURE_WORDS]
 
 
 def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, attempts: int = 1) -> DeadLetter:
@@ -184,6 +191,7 @@ def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, at
     )
 
 
+@lru_cache(maxsize=1024)
 def to_instant(clock_ms: int) -> datetime:
     """Epoch milliseconds as a datetime in UTC."""
     return _EPOCH + timedelta(milliseconds=clock_ms)

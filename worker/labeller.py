@@ -122,6 +122,7 @@ def label_unit(
     asked = [entry for entries, _, _ in read.values() for entry in entries if entry.abstain_because is None]
     answers, attempts = _predict(engine, asked)
     verdicts = iter(answers)
+    keys = iter(codec.similarity_keys([entry.item for entries, _, _ in read.values() for entry in entries]))
     stack = StackRef(name=engine.identity.name, digest=engine.identity.digest)
     labelled = {}
     for partition, (entries, dead, clock_ms) in read.items():
@@ -129,7 +130,7 @@ def label_unit(
         for entry in entries:
             verdict = None if entry.abstain_because else next(verdicts)
             try:
-                events.append(_make_event(entry, verdict, stack, now))
+                events.append(_make_event(entry, verdict, next(keys), stack, now))
             except Rejected as rejected:
                 dead.append(codec.make_dead_letter(entry.record, rejected, now, attempts))
         dead.sort(key=lambda letter: letter.input.offset)
@@ -211,7 +212,7 @@ def _model_rejection(error: Exception) -> Rejected:
 
 
 def _make_event(
-    entry: _Entry, verdict: Prediction | Rejected | None, stack: StackRef, labelled_at: datetime
+    entry: _Entry, verdict: Prediction | Rejected | None, similarity_key: str, stack: StackRef, labelled_at: datetime
 ) -> LabelledEvent:
     """The event of an item.
 
@@ -221,12 +222,14 @@ def _make_event(
     if isinstance(verdict, Rejected):
         raise verdict
     try:
-        return _fill_event(entry, verdict, stack, labelled_at)
+        return _fill_event(entry, verdict, similarity_key, stack, labelled_at)
     except MODEL_ERRORS as error:
         raise _model_rejection(error) from error
 
 
-def _fill_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, labelled_at: datetime) -> LabelledEvent:
+def _fill_event(
+    entry: _Entry, prediction: Prediction | None, similarity_key: str, stack: StackRef, labelled_at: datetime
+) -> LabelledEvent:
     record, item = entry.record, entry.item
     source = item.source or record.topic
     because = prediction.abstained_because if prediction else entry.abstain_because
@@ -246,7 +249,7 @@ def _fill_event(entry: _Entry, prediction: Prediction | None, stack: StackRef, l
         status=item.status,
         revision=item.revision,
         supersedes=item.supersedes,
-        similarity_key=codec.similarity_key(item),
+        similarity_key=similarity_key,
         abstained=because is not None,
         abstained_because=because,
         degraded=prediction is not None and prediction.degraded,

@@ -251,7 +251,7 @@ class Campaign:
 
     async def _rebalance(self, fault: Fault) -> Hit:
         victim = self._start("labeller")
-        await self._await_said(victim, "worker.starting")  # to read its code took it seconds, to join it takes less
+        await self._await_said(victim, "engine.loaded")  # which took it seconds, to join takes less
         await self._reach(fault.strike)
         since = await self._look()
         await self._await_joined(victim)

@@ -63,6 +63,7 @@ class Sink(Protocol):
 async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) -> dict[Place, int]:
     """Send, and await every one: aiokafka commits a transaction although a send has failed."""
     waiting: list[asyncio.Future[Any]] = []
+    written: dict[Place, int] = {}
     try:
         for record in records:
             waiting.append(  # noqa: PERF401 -- what was sent must be known when a later one fails
@@ -75,16 +76,17 @@ async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) ->
                     headers=list(record.headers),
                 )
             )
+        for future in waiting:  # by turns: those of a batch come together, so most need no waking up
+            metadata = await future
+            if metadata.offset < 0:  # a repeated request whose first answer was lost
+                raise errors.DuplicateSequenceNumber(f"unknown offset in {metadata.topic}-{metadata.partition}")
+            place = Place(metadata.topic, metadata.partition)
+            written[place] = max(written.get(place, 0), metadata.offset + 1)
     except BaseException:
         for future in waiting:
-            future.cancel()
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # seen, so that nobody complains of it
         raise
-    written: dict[Place, int] = {}
-    for metadata in await asyncio.gather(*waiting):
-        if metadata.offset < 0:  # a repeated request whose first answer was lost
-            raise errors.DuplicateSequenceNumber(f"unknown offset in {metadata.topic}-{metadata.partition}")
-        place = Place(metadata.topic, metadata.partition)
-        written[place] = max(written.get(place, 0), metadata.offset + 1)
     return written
 
 
