@@ -173,7 +173,8 @@ def similarity_keys(items: Sequence[NewsItem]) -> list[str]:
 
 def _signed_words(item: NewsItem) -> list[str]:
     text = unicodedata.normalize("NFC", f"{item.title} {item.body or ''}"[:SIGNATURE_CHARS]).casefold()
-    return _WORD.findall(text)[:SIGNATURE_WORDS]
+    words: list[str] = _WORD.findall(text)
+    return words[:SIGNATURE_WORDS]
 
 
 def make_dead_letter(record: Record, rejected: Rejected, failed_at: datetime, attempts: int = 1) -> DeadLetter:

@@ -63,7 +63,6 @@ class Sink(Protocol):
 async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) -> dict[Place, int]:
     """Send, and await every one: aiokafka commits a transaction although a send has failed."""
     waiting: list[asyncio.Future[Any]] = []
-    written: dict[Place, int] = {}
     try:
         for record in records:
             waiting.append(  # noqa: PERF401 -- what was sent must be known when a later one fails
@@ -76,17 +75,23 @@ async def _send_all(producer: AIOKafkaProducer, records: Sequence[OutRecord]) ->
                     headers=list(record.headers),
                 )
             )
-        for future in waiting:  # by turns: those of a batch come together, so most need no waking up
-            metadata = await future
-            if metadata.offset < 0:  # a repeated request whose first answer was lost
-                raise errors.DuplicateSequenceNumber(f"unknown offset in {metadata.topic}-{metadata.partition}")
-            place = Place(metadata.topic, metadata.partition)
-            written[place] = max(written.get(place, 0), metadata.offset + 1)
+        return await _await_all(waiting)
     except BaseException:
         for future in waiting:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # seen, so that nobody complains of it
         raise
+
+
+async def _await_all(waiting: Sequence[asyncio.Future[Any]]) -> dict[Place, int]:
+    """Wait for one after the other: those of a batch come together, so most need no waking up."""
+    written: dict[Place, int] = {}
+    for future in waiting:
+        metadata = await future
+        if metadata.offset < 0:  # a repeated request whose first answer was lost
+            raise errors.DuplicateSequenceNumber(f"unknown offset in {metadata.topic}-{metadata.partition}")
+        place = Place(metadata.topic, metadata.partition)
+        written[place] = max(written.get(place, 0), metadata.offset + 1)
     return written
 
 
