@@ -24,6 +24,7 @@ from stacknorm.bundle import (
     save_manifest,
 )
 from stacknorm.evaluation.evaluate import STACK
+from stacknorm.evaluation.metrics import SPAN_METRICS
 from stacknorm.evaluation.paired import Paired, PairedCounts
 from stacknorm.pooling.cascade_fitting import choose_settling
 from stacknorm.pooling.choice import Choice, choose
@@ -66,7 +67,9 @@ def fit_task(recipe: TaskRecipe, evidence: Evidence, choosing: Callable[[HeldOut
     pooled = decision.probabilities
     if evidence.kind == "multi":
         pooled = from_pairs(pooled, len(recipe.labels))
-    best = min(evidence.members, key=lambda name: task_nll(evidence.kind, evidence.members[name], evidence.truth))
+    systems = {STACK: pooled} | dict(evidence.members)
+    scores = {name: evidence.score(said, recipe.labels) for name, said in systems.items()}
+    best = _best_member(evidence, scores)
     spec = TaskSpec(
         kind=recipe.kind,
         labels=recipe.labels,
@@ -75,9 +78,14 @@ def fit_task(recipe: TaskRecipe, evidence: Evidence, choosing: Callable[[HeldOut
         conformal=_fit_sets(recipe, decision.probabilities, evidence),
         best_member=best,
     )
-    systems = {STACK: pooled} | dict(evidence.members)
-    scores = {name: evidence.score(said, recipe.labels) for name, said in systems.items()}
     return Fitted(spec, scores, evidence.compare(pooled, evidence.members[best], recipe.labels))
+
+
+def _best_member(evidence: Evidence, scores: Mapping[str, Mapping[str, Interval]]) -> str:
+    """By what is asked of the task: by the likelihood, but of spans, where most words are in none, by their F1."""
+    if evidence.kind == "spans":
+        return max(evidence.members, key=lambda name: scores[name][SPAN_METRICS[0]].value)
+    return min(evidence.members, key=lambda name: task_nll(evidence.kind, evidence.members[name], evidence.truth))
 
 
 def _fit_sets(recipe: TaskRecipe, probabilities: Probabilities, evidence: Evidence) -> ClassConditional | None:

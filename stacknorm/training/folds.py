@@ -32,7 +32,7 @@ class TaskScores:
     scores: Mapping[str, Mapping[str, Interval]]
     """`stack` or member -> metric. The stack is pooled and calibrated by what was fitted without the text."""
     best_member: str
-    """By the likelihood of what it says."""
+    """By the likelihood of what it says; of spans by their F1."""
     against_best: Paired | PairedCounts
     """The stack less that member."""
 
