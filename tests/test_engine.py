@@ -145,6 +145,18 @@ def run_out_of_memory(module: object, given_: object, named: dict[str, torch.Ten
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_a_gpu_that_fails_is_blamed_not_a_member(tmp_path: Path) -> None:
+    broken = Engine.load(write_tiny_bundle(tmp_path), device="cpu", precision="fp32")
+    (group,) = broken._readers[0].groups
+    group.members["second"].register_forward_pre_hook(fail_as_a_gpu)
+    with pytest.raises(PredictionError, match="the GPU failed, and serves this process no more: CUDA error"):
+        broken.predict(["oil falls"])
+
+
+def fail_as_a_gpu(module: object, given_: object) -> None:
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
 def test_a_text_in_another_language_is_withheld_and_its_neighbours_keep_their_places(engine: Engine) -> None:
     german = "Der Gewinn des Unternehmens ist im dritten Quartal deutlich gesunken, teilte der Vorstand mit"
     first, second, third = engine.predict(["oil falls", german, "acme beats"])

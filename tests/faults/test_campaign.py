@@ -24,9 +24,9 @@ def seed() -> int:
     return int(os.environ.get("STACKNORM_SEED") or secrets.randbelow(1 << 32))
 
 
-def survive(seed: int, size: Size, folder: Path, tell_at_end: Tell) -> None:
+def survive(seed: int, size: Size, folder: Path, tell_at_end: Tell, bundle: str | None = None) -> None:
     print(f"seed {seed}")
-    report = run_campaign(seed, size, folder, print)
+    report = run_campaign(seed, size, folder, print, bundle=bundle)
     tell_at_end(report.recoveries)
     tell_at_end(report.tally)
     assert list(report.find_faults()) == []
@@ -42,6 +42,12 @@ def test_2000_records_survive_one_fault_of_each_kind(seed: int, tmp_path: Path, 
 @pytest.mark.timeout(3 * 3600)
 def test_100000_records_survive_fifty_faults(seed: int, tmp_path: Path, tell_at_end: Tell) -> None:
     survive(seed, FULL, tmp_path, tell_at_end)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_2000_records_survive_them_with_the_default_stack(seed: int, tmp_path: Path, tell_at_end: Tell) -> None:
+    survive(seed, CORE, tmp_path, tell_at_end, "finance")
 
 
 @pytest.mark.parametrize("records", [1000, 2000, 100_000])
