@@ -79,10 +79,10 @@ class LanguageGuard:
         words = _without_names(whole)
         if len(words.replace(" ", "").encode()) < _LEAST_BYTES:
             return Verdict(None, 0.0, foreign=False)
-        ranked = self._rank(words)
-        language, probability = ranked[0]
-        # Few texts pass the first half, so the second costs next to nothing.
-        foreign = self._is_foreign(ranked) and self._is_foreign(self._rank(whole))
+        language, probability = self._identifier.classify(words)
+        # The likeliest of so many languages alone has a larger share than a certainty leaves to all that are known; few
+        # texts get further, so what is asked of them costs next to nothing.
+        foreign = language not in self._known and all(self._is_foreign(self._rank(text)) for text in (words, whole))
         return Verdict(language, min(probability, 1.0), foreign)
 
     def _rank(self, words: str) -> list[tuple[str, float]]:
