@@ -8,12 +8,16 @@ from seqeval.scheme import IOB2
 
 from stacknorm.bundle import load_bundle
 from stacknorm.errors import DataError
-from stacknorm.evaluation.metrics import shown_metrics
+from stacknorm.evaluation.metrics import nll, shown_metrics
+from stacknorm.evaluation.paired import Paired, PairedCounts
+from stacknorm.pooling.choice import choose
 from stacknorm.spans.decode import likeliest_tags
 from stacknorm.spans.tags import head_tags
 from stacknorm.training.evidence import Evidence, gather_evidence
+from stacknorm.training.fit import fit_task
 from stacknorm.training.folds import cross_validate
 from stacknorm.training.plan import fold_jobs, make_plan
+from stacknorm.training.recipe import TaskRecipe
 from stacknorm.training.run import run_jobs
 from stacknorm.training.train import train_bundle
 from toy_training import FATES, HEAD, MATTER, ONE, quiet, write_toys
@@ -42,6 +46,10 @@ def test_cross_validation_scores_every_mention_and_goes_on_fold_by_fold(toys: Pa
     assert found.scores["one"]["accuracy"].value > 0.8
     written = json.loads((tmp_path / "folds.json").read_text())
     assert written["tasks"]["fates"]["scores"]["one"]["accuracy"]["value"] == found.scores["one"]["accuracy"].value
+    assert written["tasks"]["fates"]["best_member"] == "one"
+    assert isinstance(found.against_best, Paired)
+    assert written["tasks"]["fates"]["against_best"]["mcnemar_p"] == found.against_best.mcnemar_p
+    assert "its best member one" in said
 
 
 def test_answers_are_gathered_in_the_order_of_the_corpus_each_from_the_fold_that_had_not_seen_it(
@@ -83,6 +91,24 @@ def test_spans_are_scored_strictly_as_seqeval_does_it() -> None:
     assert found["span_f1"].value == pytest.approx(f1_score(true, decoded, **strict), abs=1e-5)
     assert found["span_precision"].value == pytest.approx(precision_score(true, decoded, **strict), abs=1e-5)
     assert shown_metrics({"one": found})["span_f1"] == "span F1"
+
+
+def test_the_best_member_for_spans_is_the_one_with_the_best_spans_not_the_likeliest_tags() -> None:
+    truth = np.tile([0, 1, 2, 0, 0, 3, 0], 12)
+    timid, bold = (np.full((len(truth), 5), rest) for rest in (0.15, 0.001))
+    timid[np.arange(len(truth)), truth] += 0.3  # likely everywhere, but for the ends of its spans
+    timid[np.flatnonzero(truth == 2), 0] = 0.5
+    bold[np.arange(len(truth)), truth] = 0.996
+    bold[:14] = np.roll(bold[:14], 1, axis=1)  # right everywhere, but for two texts of which it is sure
+    shares = {name: given / given.sum(axis=1, keepdims=True) for name, given in (("timid", timid), ("bold", bold))}
+    texts = np.repeat(np.arange(12), 7)
+    evidence = Evidence("spans", shares, truth, texts, texts % 2, texts, (np.array([99]), np.array([98])))
+    likelihoods = {name: nll(given, truth) for name, given in shares.items()}
+    fitted = fit_task(TaskRecipe(kind="spans", labels=("negative", "positive")), evidence, choose)
+    assert fitted.scores["bold"]["span_f1"].value > fitted.scores["timid"]["span_f1"].value
+    assert likelihoods["timid"] < likelihoods["bold"]
+    assert fitted.spec.best_member == "bold"
+    assert isinstance(fitted.against_best, PairedCounts)
 
 
 def test_a_bundle_with_folds_is_fitted_on_all_rows_out_of_fold(toys: Path, tmp_path: Path) -> None:
