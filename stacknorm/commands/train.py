@@ -1,13 +1,12 @@
 """`stacknorm train`: from a config and data to a bundle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from stacknorm.commands.console import needs_train, plain_errors
-from stacknorm.encoder.device import WantedDevice
 from stacknorm.errors import DataError
 
 
@@ -24,7 +23,9 @@ def train(
         typer.Option(min=1, help="No bundle, but this many trials over the config's \\[search] table, and best.toml."),
     ] = None,
     *,
-    device: Annotated[WantedDevice, typer.Option(help="Where to train; auto: on a GPU where there is one.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cuda", "cpu"], typer.Option(help="Where to train; auto: on a GPU where there is one.")
+    ] = "auto",
 ) -> None:
     r"""Train every member, fit pools and calibrators on rows no member was trained on, and write a bundle.
 
