@@ -106,7 +106,7 @@ def test_a_gpu_that_fails_is_blamed_and_gives_no_label(tmp_path: Path) -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_a_training_on_a_gpu_learns_every_kind_of_task_and_goes_on_where_it_stopped(tmp_path: Path, mode: str) -> None:
+def test_a_training_on_a_gpu_learns_and_its_bundle_says_the_same_on_the_processor(tmp_path: Path, mode: str) -> None:
     write_toys(tmp_path)
     config = tmp_path / "toy.toml"
     head = HEAD.replace("epochs = 2", f'epochs = 10\nmode = "{mode}"')
