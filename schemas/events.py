@@ -213,33 +213,58 @@ class AlertKind(StrEnum):
     negative_volume = "negative_volume"
 
 
+class Severity(StrEnum):
+    """How far an alert has gone beyond its threshold, at its height; rising."""
+
+    info = "info"
+    warning = "warning"
+    critical = "critical"
+
+
 class KeyType(StrEnum):
-    """What a key groups items by. A plain ``global`` key is the whole market."""
+    """What a key groups items by. A plain ``global`` key is the whole market, a ``watchlist`` is a user's own set."""
 
     topic = "topic"
     entity = "entity"
     source = "source"
     market = "global"
+    watchlist = "watchlist"
 
 
 class ResolveReason(StrEnum):
-    """Why an alert ended: evidence faded, no new evidence came, or the surge became the new normal."""
+    """Why an alert ended: evidence faded, none came, the surge became the new normal, or its stories were taken back."""
 
     below_threshold = "below_threshold"
     quiet = "quiet"
     new_level = "new_level"
+    withdrawn = "withdrawn"
 
 
 class Baseline(Contract):
-    """Gamma belief about the key's negative clusters a day: mean a / b; ``learning`` while nothing may fire."""
+    """Gamma belief about the key's negative clusters a day: mean a / b; ``learning`` while nothing may fire.
+
+    ``share`` is the usual share of negative ones among all clusters.
+    """
 
     a: Annotated[Measure, Field(gt=0)]
     b: Annotated[Measure, Field(gt=0)]
+    share: Probability | None = None
     learning: bool
 
 
+class AlertRef(Contract):
+    """Another alert."""
+
+    alert_id: str
+    key_type: KeyType
+    key: str
+
+
 class Evidence(Contract):
-    """One story behind an alert: its first mention, and how many copies of it were folded into it."""
+    """One story behind an alert: its first mention, and how many copies of it were folded into it.
+
+    ``status`` is absent until the story was corrected or withdrawn.
+    """
 
     item_id: str
     title: str
@@ -248,6 +273,7 @@ class Evidence(Contract):
     score: Score
     received_at: Instant
     copies: Count
+    status: ItemStatus | None = None
 
 
 class Provenance(Contract):
@@ -266,7 +292,10 @@ class AlertEvent(Event):
     ``emitted_at`` alone is wall time. Counts are of stories (copies folded) since ``first_clock``; ``n_sources`` stops
     at 16. ``expected`` is how many negative ones the baseline gives in that time, or in an hour if it is shorter;
     ``ratio`` = n_negative / expected. The test is the Gamma-Poisson run-CUSUM: ``W`` of the rate multiple ``R`` against
-    its threshold ``h``, for a ``budget`` of false alerts a day.
+    its threshold ``h``, for a ``budget`` of false alerts a day. ``p_value`` is the chance of so many stories or more in
+    this time at the usual rate, ``chance_a_day`` how many alerts of this strength chance alone gives a day, over all
+    keys. ``inhibited_by`` are wider alerts that tell the same story, ``inhibits`` narrower ones. ``quality`` says what
+    speaks against the numbers.
     """
 
     alert_id: str
@@ -291,6 +320,14 @@ class AlertEvent(Event):
     W: Measure
     h: Annotated[Measure, Field(gt=0)]
     budget: Annotated[Measure, Field(gt=0)]
+    severity: Severity | None = None
+    p_value: Probability | None = None
+    chance_a_day: Annotated[Measure, Field(ge=0)] | None = None
+    key_name: str | None = None
+    target: str | None = None
+    inhibited_by: tuple[AlertRef, ...] = ()
+    inhibits: tuple[AlertRef, ...] = ()
+    quality: tuple[Literal["model_changed", "degraded_stack"], ...] = ()
     baseline: Baseline
     evidence: Annotated[tuple[Evidence, ...], Field(max_length=10)]
     incomplete_partitions: tuple[Count, ...] = ()
@@ -304,10 +341,60 @@ class AlertEvent(Event):
         return self
 
 
+class Matcher(Contract):
+    """What an alert's ``field`` must be, in Alertmanager's terms; a pattern must match the whole value."""
+
+    field: Literal["alert_id", "kind", "severity", "status", "key_type", "key", "target"]
+    op: Literal["=", "!=", "=~", "!~"]
+    value: Annotated[str, Field(max_length=256)]
+
+
+class ActionKind(StrEnum):
+    """What a person can do about alerts; a silence is on whatever matches, the others are on one alert."""
+
+    acknowledge = "acknowledge"
+    silence = "silence"
+    note = "note"
+    disposition = "disposition"
+
+
+class AlertAction(Event):
+    """What a person did, on ``news.actions``; the newest of each ``action_id`` counts, and one without value is undone.
+
+    Sinks obey it; alerts are published as before. A silence holds from ``starts_at`` to before ``ends_at``.
+    """
+
+    action_id: Annotated[str, Field(min_length=1, max_length=256)]
+    kind: ActionKind
+    by: Annotated[str, Field(min_length=1, max_length=256)]
+    at: Instant
+    comment: Annotated[str, Field(max_length=4096)] = ""
+    alert_id: str | None = None
+    matchers: Annotated[tuple[Matcher, ...], Field(max_length=16)] = ()
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    disposition: Literal["true_alert", "false_alert", "duplicate", "expected"] | None = None
+
+    @model_validator(mode="after")
+    def _says_on_what(self) -> Self:
+        silence = self.kind is ActionKind.silence
+        window = self.starts_at is not None and self.ends_at is not None and self.starts_at < self.ends_at
+        if silence and not (self.matchers and window and self.alert_id is None):
+            raise ValueError("a silence has matchers, starts_at and a later ends_at, and no alert_id")
+        if not silence and (self.alert_id is None or self.matchers or self.starts_at or self.ends_at):
+            raise ValueError(f"action {self.kind.value} has an alert_id, and neither matchers nor a time")
+        if (self.kind is ActionKind.disposition) is not (self.disposition is not None):
+            raise ValueError("action disposition, and no other, has a disposition")
+        if self.kind is ActionKind.note and not self.comment.strip():
+            raise ValueError("a note has a comment")
+        return self
+
+
 EVENTS: dict[str, type[Event]] = {
     "news_item": NewsItem,
     "labelled_event": LabelledEvent,
     "progress": Progress,
     "dead_letter": DeadLetter,
     "alert_event": AlertEvent,
+    "alert_action": AlertAction,
 }

@@ -129,13 +129,13 @@ def test_tables_and_json_show_every_contender() -> None:
     rows = rank({"plain": [Sample(96, 1.0, 2.0)], "ours": [Sample(96, 0.25, 0.48)]}, "plain")
     outcome = Outcome("One", 96, rows, Agreement(2e-7, 0), Agreement(4.8e-3, 1))
     costs = [summarise_transactions(name, [Sample(640, 0.2, 0.064)]) for name in ("exactly_once", "at_least_once")]
-    moved = [Throughput(6, "exactly_once", Spread(8123.4, 7000, 9000), 0.876, 99.5, 1.012)]
+    moved = [Throughput(6, 2, "exactly_once", Spread(8123.4, 7000, 9000), 0.876, 99.5, 1.012)]
     shown = render(render_outcome(outcome), render_costs(costs), render_throughputs(moved))
     assert ["ours", "384", "384", "-", "384", "4.00", "5.00"] in shown
     assert ["64", "exactly", "once", "20.0", "20.0", "-", "20.0", "3,200", "100"] in shown
     assert "1 of 96 sentiment labels" in outcome.remark
     assert "+317%" in compare_costs(rows[0], rows[1])
-    assert ["6", "exactly", "once", "8,123", "7,000", "-", "9,000", "0.88", "100", "1.01"] in shown
+    assert ["6", "2", "exactly", "once", "8,123", "7,000", "-", "9,000", "0.88", "100", "1.01"] in shown
     report = Report(look_at_machine(), "texts", [outcome], costs, moved)
     assert json.loads(json.dumps(report.to_json()))["outcomes"][0]["rows"][1]["ratio"] == 4
 
@@ -155,7 +155,7 @@ def test_throughput_is_that_of_the_units_after_the_first_beside_at_least_once(tm
         log.write_text("\n".join(["not a unit", *map(json.dumps, lines)]).replace('": ', '":'))
         return Passage(read_units(log), 1, (1.0, 1.2))
 
-    once, least = compare_guarantees(6, {"exactly_once": [run(10)], "at_least_once": [run(8)]})
+    once, least = compare_guarantees(6, 1, {"exactly_once": [run(10)], "at_least_once": [run(8)]})
     assert (once.items_per_second.median, least.items_per_second.median) == (50, 62.5)
     assert (once.ratio, least.ratio) == (0.8, 1)
     assert once.cpu_us_per_item == pytest.approx(200)

@@ -51,10 +51,12 @@ _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
     Duty.subscriber: {"labelled": READ, "alerts": READ},
     Duty.viewer: {"raw": READ, "labelled": READ, "alerts": READ, "dead": READ, "surge_state": READ},
     Duty.redrive: {"raw": WRITE, "dead": READ + WRITE},
-    Duty.topics: dict.fromkeys(("raw", "labelled", "progress", "dead", "alerts", "surge_state"), ("Create",)),
+    Duty.topics: dict.fromkeys(
+        ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state"), ("Create",)
+    ),
 }
 _LOOKED_AT: Mapping[Duty, tuple[str, ...]] = {Duty.feed: ("raw",), Duty.subscriber: ()}
-_ALL = ("raw", "labelled", "progress", "dead", "alerts", "surge_state")
+_ALL = ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state")
 
 
 @dataclass(frozen=True, slots=True)

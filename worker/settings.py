@@ -64,13 +64,13 @@ class EngineSettings(Section):
 class UnitSettings(Section):
     """How much one transaction moves, and how much may wait."""
 
-    max_records: Positive = 500
+    max_records: Positive = 2000
     """Raw records in one transaction."""
     max_bytes: Positive = 1 << 20
     """Bytes of raw records in one transaction."""
     max_delay_seconds: Annotated[float, Field(ge=0)] = 0.0
     """How long a unit may wait to grow when there is little to do."""
-    max_seconds: Annotated[float, Field(gt=0)] = 10.0
+    max_seconds: Annotated[float, Field(gt=0)] = 5.0
     """How long labelling a unit should take: where the stack is slower, units get fewer records."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A worker that labels one unit for so long ends; at half of it, or of a backlog unmoved, ``/livez`` fails."""

@@ -43,6 +43,11 @@ class Topics:
         return f"{self.prefix}alerts"
 
     @property
+    def actions(self) -> str:
+        """What people did about alerts: acknowledged, silenced, noted."""
+        return f"{self.prefix}actions"
+
+    @property
     def surge_state(self) -> str:
         """The changelog of the detector's shards."""
         return f"{self.prefix}surge-state"
@@ -76,6 +81,7 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         archive: old records will be replayed, so raw keeps records whatever their timestamps.
     """
     kept_30_days = {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+    kept_90_days = {"cleanup.policy": "compact,delete", "retention.ms": str(90 * DAY_MS)}
     raw = {
         "cleanup.policy": "delete",
         "retention.ms": "-1" if archive else str(7 * DAY_MS),
@@ -86,7 +92,8 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         TopicSpec(topics.labelled, partitions, kept_30_days),
         TopicSpec(topics.progress, partitions, kept_30_days),
         TopicSpec(topics.dead, 1, kept_30_days | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
-        TopicSpec(topics.alerts, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(90 * DAY_MS)}),
+        TopicSpec(topics.alerts, 1, kept_90_days),
+        TopicSpec(topics.actions, 1, kept_90_days),
         TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),
     )
 

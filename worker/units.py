@@ -17,10 +17,10 @@ LEARNT_SHARE = 0.2  # of a unit's pace that enters the estimate when it was fast
 class UnitLimits:
     """When a unit is full. It is taken as soon as the labeller is free, unless ``max_delay_seconds`` lets it grow."""
 
-    max_records: int = 500
+    max_records: int = 2000
     max_bytes: int = 1 << 20
     max_delay_seconds: float = 0.0
-    max_seconds: float = 10.0
+    max_seconds: float = 5.0
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ class Plan:
     items: int
 
 
-FULL = Plan(texts=320, rounds=3, worker_passes=6, items=60_000)
+FULL = Plan(texts=320, rounds=3, worker_passes=6, items=100_000)
 QUICK = Plan(texts=96, rounds=1, worker_passes=12, items=10_000)
 
 
@@ -80,7 +80,7 @@ def main(
         outcomes = [] if edge_only else compare_engines(stack, sample.values, plan, broker.bootstrap, folder)
         say("transactions, with nothing to compute between them")
         costs = asyncio.run(measure_transactions(broker.bootstrap, sample.values, plan.rounds, say))
-        say("a labeller from topic to topic, without a model: at least once, exactly once")
+        say("labellers from topic to topic, without a model: at least once, exactly once")
         moved = asyncio.run(measure_throughput(broker.bootstrap, sample.values, plan.items, plan.rounds, folder, say))
     report = Report(machine, sample.origin, outcomes, costs, moved)
     show(report)

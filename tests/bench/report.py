@@ -88,14 +88,24 @@ def render_costs(costs: Sequence[Cost]) -> Table:
 
 
 def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
-    """A line for each number of partitions and guarantee."""
-    title = "A labeller from topic to topic, no model"
-    columns = ("partitions", "guarantee", "items/s", "min - max", "ratio", "CPU µs/item", "records out/item")
+    """A line for each fleet and guarantee."""
+    title = "Labellers from topic to topic, no model"
+    columns = (
+        "partitions",
+        "labellers",
+        "guarantee",
+        "items/s",
+        "min - max",
+        "ratio",
+        "CPU µs/item",
+        "records out/item",
+    )
     table = _open_table(title, *columns)
     for row in throughputs:
         rate = row.items_per_second
         table.add_row(
             str(row.partitions),
+            str(row.labellers),
             row.guarantee.replace("_", " "),
             f"{rate.median:,.0f}",
             f"{rate.low:,.0f} - {rate.high:,.0f}",

@@ -41,6 +41,7 @@ class Priors:
     source: Prior = Prior(5.0)
     topic: Prior = Prior(5.0)
     market: Prior = Prior(50.0)
+    watchlist: Prior = Prior(5.0)
 
     def of(self, key_type: KeyType) -> Prior:
         """The prior of a key type."""
@@ -49,6 +50,7 @@ class Priors:
             KeyType.source: self.source,
             KeyType.topic: self.topic,
             KeyType.market: self.market,
+            KeyType.watchlist: self.watchlist,
         }[key_type]
 
 
