@@ -232,7 +232,7 @@ class KeyType(StrEnum):
 
 
 class ResolveReason(StrEnum):
-    """Why an alert ended: evidence faded, none came, the surge became the new normal, or its stories were taken back."""
+    """Why an alert ended: evidence faded or did not come, it became the new normal, or its stories were taken back."""
 
     below_threshold = "below_threshold"
     quiet = "quiet"
