@@ -207,10 +207,15 @@ class AlertStatus(StrEnum):
 
 
 class AlertKind(StrEnum):
-    """``negative_surge``: more bad news, and a larger share of all news; ``negative_volume``: only more of it."""
+    """``negative_surge``: more bad news, and a larger share of all news; ``negative_volume``: only more of it.
+
+    ``surge`` and ``volume`` are the same of another target than negative sentiment.
+    """
 
     negative_surge = "negative_surge"
     negative_volume = "negative_volume"
+    surge = "surge"
+    volume = "volume"
 
 
 class Severity(StrEnum):
@@ -295,7 +300,8 @@ class AlertEvent(Event):
     its threshold ``h``, for a ``budget`` of false alerts a day. ``p_value`` is the chance of so many stories or more in
     this time at the usual rate, ``chance_a_day`` how many alerts of this strength chance alone gives a day, over all
     keys. ``inhibited_by`` are wider alerts that tell the same story, ``inhibits`` narrower ones. ``quality`` says what
-    speaks against the numbers.
+    speaks against the numbers. Of another ``target`` than negative sentiment, what is called negative here is what the
+    target counts.
     """
 
     alert_id: str

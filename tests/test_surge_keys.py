@@ -1,6 +1,20 @@
-from schemas.events import Entity, KeyType
+import pytest
+
+from schemas.events import Entity, KeyType, LabelledEvent
 from surge_streams import event, sentiment
-from worker.surge.keys import MARKET, Key, is_negative, keys_of
+from worker.surge.keys import MARKET, NEGATIVE, Key, Mentions, Target, Watchlist, is_hit
+
+
+def keys_of(item: LabelledEvent, *watchlists: Watchlist, target: Target = NEGATIVE) -> list[Key]:
+    return [Key(mention.type, mention.name, target) for mention in Mentions(watchlists).of(item)]
+
+
+def hits(item: LabelledEvent, *watchlists: Watchlist, target: Target = NEGATIVE) -> set[str]:
+    return {mention.name for mention in Mentions(watchlists).of(item) if is_hit(item, mention, target)}
+
+
+def say(symbol: str, *, negative: bool) -> Entity:
+    return Entity(id=symbol, scheme="symbol", sentiment=sentiment(negative))
 
 
 def test_an_item_counts_on_market_source_topic_and_entities():
@@ -28,11 +42,42 @@ def test_a_cashtag_and_a_symbol_are_one_key():
 def test_negative_is_a_probability_of_at_least_one_half():
     probabilities = {"negative": 0.5, "neutral": 0.5, "positive": 0.0}
     even = sentiment(True).model_copy(update={"probabilities": probabilities})
-    assert is_negative(event(0, 0).model_copy(update={"sentiment": even}))
-    assert not is_negative(event(0, 0, negative=False))
-    assert not is_negative(event(0, 0, abstained=True))
+    assert "wire" in hits(event(0, 0).model_copy(update={"sentiment": even}))
+    assert not hits(event(0, 0, negative=False))
+    assert not hits(event(0, 0, abstained=True))
+
+
+def test_what_an_item_says_of_an_entity_goes_before_what_it_says_as_a_whole():
+    entities = (say("BUYER", negative=True), say("BOUGHT", negative=False), Entity(id="OTHER", scheme="symbol"))
+    good = event(0, 0, negative=False).model_copy(update={"entities": entities})
+    assert hits(good) == {"symbol:BUYER"}
+    bad = good.model_copy(update={"sentiment": sentiment(True)})
+    assert hits(bad) == {"global", "wire", "markets", "symbol:BUYER", "symbol:OTHER"}
+
+
+def test_a_watchlist_counts_an_item_once_and_is_hit_where_one_of_its_members_is():
+    banks = Watchlist("banks", entities=("symbol:A", "symbol:B"), topics=("markets",))
+    item = event(0, 0, negative=False, symbols=(), topic="other")
+    both = item.model_copy(update={"entities": (say("A", negative=False), say("B", negative=True))})
+    assert keys_of(both, banks).count(Key(KeyType.watchlist, "banks")) == 1
+    assert "banks" in hits(both, banks)
+    assert "banks" not in hits(item.model_copy(update={"entities": (say("A", negative=False),)}), banks)
+    assert Key(KeyType.watchlist, "banks") not in keys_of(item, banks)
+    assert "banks" in hits(event(0, 0, symbols=(), topic="markets"), banks)
+
+
+def test_any_label_of_a_task_can_be_watched():
+    item = event(0, 0, negative=False, topic="fraud")
+    assert hits(item, target=Target("topic", "fraud")) == {"global", "wire", "fraud", "symbol:ACME"}
+    assert not hits(item, target=Target("topic", "markets"))
+    assert "wire" in hits(item, target=Target("sentiment", "neutral"))
+    for text in ("sentiment", "sentiment=", "mood=bad", "topic=a\x1fb"):
+        with pytest.raises(ValueError, match="is no target"):
+            Target.parse(text)
 
 
 def test_a_key_is_known_again_from_its_name():
-    for key in keys_of(event(0, 0, symbols=("NYSE:BRK.A",), source="a:b")):
-        assert Key.parse(str(key)) == key
+    item = event(0, 0, symbols=("NYSE:BRK.A",), source="a:b\x1fentity:c")
+    for target in (NEGATIVE, Target("topic", "a: b=c")):
+        for key in keys_of(item, target=target):
+            assert Key.parse(str(key)) == key

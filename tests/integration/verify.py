@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.events import AlertEvent, DeadLetter, Event, InputRef, LabelledEvent, Progress
+from schemas.events import AlertEvent, AlertRef, DeadLetter, Event, InputRef, LabelledEvent, Progress
 from worker.codec import InputRules
 from worker.detector import detect
 from worker.labeller import Engine, label_unit
@@ -188,7 +188,7 @@ def detach(outputs: Outputs) -> Outputs:
     return Outputs(
         labelled=tuple(placed._replace(offset=0, event=_detach_event(placed.event)) for placed in outputs.labelled),
         dead=tuple(letter.model_copy(update={"input": _detach_ref(letter.input)}) for letter in outputs.dead),
-        alerts=tuple(_detach_alert(alert) for alert in outputs.alerts),
+        alerts=tuple(_detach_alerts(outputs.alerts)),
     )
 
 
@@ -206,14 +206,30 @@ def _detach_event(event: LabelledEvent) -> LabelledEvent:
     return event.model_copy(update={"input": ref, "event_id": _event_id(ref) if made else event.event_id})
 
 
-def _detach_alert(alert: AlertEvent) -> AlertEvent:
-    inputs = tuple(_detach_ref(ref) for ref in alert.provenance.inputs)
-    provenance = alert.provenance.model_copy(update={"inputs": inputs})
-    made = alert.alert_id == _alert_id(alert)
-    detached = alert.model_copy(update={"provenance": provenance})
-    return detached.model_copy(update={"alert_id": _alert_id(detached) if made else alert.alert_id})
+def _detach_alerts(alerts: Sequence[AlertEvent]) -> Iterator[AlertEvent]:
+    """An alert is named by the first story of its first revision."""
+    names = {alert.alert_id: _detached_id(alert) for alert in alerts if alert.revision == 1}
+    for alert in alerts:
+        inputs = tuple(_detach_ref(ref) for ref in alert.provenance.inputs)
+        yield alert.model_copy(
+            update={
+                "alert_id": names.get(alert.alert_id, alert.alert_id),
+                "inhibited_by": _detach_others(alert.inhibited_by, names),
+                "inhibits": _detach_others(alert.inhibits, names),
+                "provenance": alert.provenance.model_copy(update={"inputs": inputs}),
+            }
+        )
 
 
-def _alert_id(alert: AlertEvent) -> str:
-    key, provenance = Key.of(alert), alert.provenance
-    return alert_id(provenance.rule_version, alert.kind, key, _event_id(provenance.inputs[0]))
+def _detach_others(refs: Sequence[AlertRef], names: Mapping[str, str]) -> tuple[AlertRef, ...]:
+    return tuple(ref.model_copy(update={"alert_id": names.get(ref.alert_id, ref.alert_id)}) for ref in refs)
+
+
+def _detached_id(alert: AlertEvent) -> str:
+    first = alert.provenance.inputs[0]
+    made = alert.alert_id == _alert_id(alert, first)
+    return _alert_id(alert, _detach_ref(first)) if made else alert.alert_id
+
+
+def _alert_id(alert: AlertEvent, first: InputRef) -> str:
+    return alert_id(alert.provenance.rule_version, Key.of(alert), _event_id(first))

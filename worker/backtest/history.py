@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from worker.detector import Batch
 from worker.surge.codec import CLUSTER_PREFIX, KEY_PREFIX, unpack_cluster, unpack_key
-from worker.surge.keys import Key
+from worker.surge.copies import Cluster
+from worker.surge.keys import MARKET, Key
 from worker.surge.lifecycle import KeyState
 from worker.surge.rules import Rules
-from worker.surge.runs import Runs, no_runs, readings, thresholds
+from worker.surge.runs import Banks, Runs, no_runs, readings
 from worker.surge.versions import STATE
 
 
@@ -82,7 +83,7 @@ class Histories:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._bank = thresholds(rules)
+        self._banks = Banks(rules)
         self._tests: dict[str, _Test] = {}
         self.by_key: defaultdict[str, History] = defaultdict(History)
         self.stories = 0
@@ -100,7 +101,7 @@ class Histories:
             if name.startswith(CLUSTER_PREFIX):
                 cluster = unpack_cluster(name.removeprefix(CLUSTER_PREFIX), STATE.open(name, value))
                 if not cluster.copies:  # else it was known before this record
-                    self._add_story(cluster.clock_ms, cluster.story is not None, keys)
+                    self._add_story(cluster, keys)
 
     def _note_timers(self, keys: list[tuple[str, bytes]]) -> None:
         """An alert ended or runs grew too old."""
@@ -108,13 +109,14 @@ class Histories:
             if (test := self._tests.get(name)) is not None:
                 self._tests[name] = test._replace(runs=_read_key(name, value).runs)
 
-    def _add_story(self, clock_ms: int, negative: bool, keys: list[tuple[str, bytes]]) -> None:
+    def _add_story(self, cluster: Cluster, keys: list[tuple[str, bytes]]) -> None:
+        clock_ms = cluster.clock_ms
         self.stories += 1
-        self.negatives += negative
+        self.negatives += str(MARKET) in cluster.keys
         for name, value in keys:
             history = self.by_key[name]
             history.stories_ms.append(clock_ms)
-            if negative:
+            if name in cluster.keys:
                 self.keyed_negatives += 1
                 history.negatives_ms.append(clock_ms)
                 self._add_step(name, _read_key(name, value), clock_ms, history)
@@ -126,13 +128,13 @@ class Histories:
         a, b = state.baseline.rate(self._rules.priors.of(Key.parse(name).type))
         test = self._tests.get(name, _Test(no_runs(), now_ms))
         pause_ms = now_ms - test.exposure_ms
-        fading = tuple(self._figure(test.runs, test.exposure_ms + round(part * pause_ms)) for part in FADES)
-        history.add_step(Step(clock_ms, fading, self._figure(state.runs, now_ms), a / b))
+        fading = tuple(self._figure(name, test.runs, test.exposure_ms + round(part * pause_ms)) for part in FADES)
+        history.add_step(Step(clock_ms, fading, self._figure(name, state.runs, now_ms), a / b))
         self._tests[name] = _Test(state.runs, now_ms)
 
-    def _figure(self, runs: Runs, exposure_ms: int) -> float:
+    def _figure(self, name: str, runs: Runs, exposure_ms: int) -> float:
         """W / h of the chart that has come furthest; 0 at rest."""
-        found = readings(runs, self._bank, exposure_ms)
+        found = readings(runs, self._banks.of(Key.parse(name)), exposure_ms)
         return max(found[0].ratio, 0.0) if found else 0.0
 
 

@@ -7,7 +7,7 @@ go on exactly.
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.events import AlertKind, InputRef
+from schemas.events import AlertKind, InputRef, ItemStatus
 from worker.surge.baseline import Baseline
 from worker.surge.copies import Cluster, Story
 from worker.surge.lifecycle import Alert, KeyState
@@ -88,15 +88,18 @@ def _pack_alert(alert: Alert) -> tuple[object, ...]:
         _pack_run(alert.run),
         tuple(alert.started),
         alert.evidence,
-        alert.negatives_at_start,
-        alert.clusters_at_start,
+        None if alert.fired is None else tuple(alert.fired),
+        alert.negatives_when_fired,
+        alert.clusters_when_fired,
+        alert.height,
         alert.revision,
     )
 
 
 def _unpack_alert(fields: Sequence[Any]) -> Alert:
-    alert_id, kind, run, started, *counts = fields
-    return Alert(alert_id, AlertKind(kind), _unpack_run(run), Moment(*started), *counts)
+    alert_id, kind, run, started, evidence, fired, *rest = fields
+    fired = None if fired is None else Moment(*fired)
+    return Alert(alert_id, AlertKind(kind), _unpack_run(run), Moment(*started), evidence, fired, *rest)
 
 
 def pack_cluster(cluster: Cluster) -> tuple[object, ...]:
@@ -120,6 +123,8 @@ def pack_cluster(cluster: Cluster) -> tuple[object, ...]:
             story.input.topic,
             story.input.partition,
             story.input.offset,
+            story.degraded,
+            story.status,
         ),
     )
 
@@ -129,7 +134,8 @@ def unpack_cluster(cluster_id: str, fields: Sequence[Any]) -> Cluster:
     fold, seq, clock_ms, copies, keys, told = fields
     story = None
     if told is not None:
-        item_id, title, url, source, score, received_at_ms, topic, partition, offset = told
+        item_id, title, url, source, score, received_at_ms, topic, partition, offset, degraded, status = told
         ref = InputRef(topic=topic, partition=partition, offset=offset)
-        story = Story(item_id, title, url, source, score, received_at_ms, ref)
+        status = None if status is None else ItemStatus(status)
+        story = Story(item_id, title, url, source, score, received_at_ms, ref, degraded, status)
     return Cluster(cluster_id, fold, seq, clock_ms, copies, tuple(keys), story)

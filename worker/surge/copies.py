@@ -5,11 +5,11 @@ first mention is at most a window old.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from unicodedata import normalize
 
-from schemas.events import InputRef, LabelledEvent
+from schemas.events import InputRef, ItemStatus, LabelledEvent
 
 MAX_TITLE = 512
 """Characters looked at and kept: NFKC can grow text 18-fold, and is quadratic in runs of combining marks."""
@@ -19,7 +19,10 @@ _BREAKS = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The first mention of a negative cluster: what an alert shows as evidence."""
+    """The first mention of a negative cluster: what an alert shows as evidence.
+
+    ``status`` is None until the item was corrected or withdrawn.
+    """
 
     item_id: str
     title: str
@@ -28,11 +31,13 @@ class Story:
     score: float
     received_at_ms: int
     input: InputRef
+    degraded: bool = False
+    status: ItemStatus | None = None
 
 
 @dataclass(slots=True)
 class Cluster:
-    """A story and the number of its copies; ``story`` and ``keys`` are kept where it is negative.
+    """A story and the number of its copies; ``story`` is kept where it is negative on any key, ``keys`` are those.
 
     ``seq`` orders clusters as the merge did. ``holders`` counts the keys whose evidence it is; it is not in the state.
     """
@@ -62,7 +67,7 @@ def fold_key(title: str, similarity_key: str) -> str:
 
 
 def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
-    """The evidence in a negative event."""
+    """The evidence in an event."""
     assert event.sentiment is not None
     return Story(
         item_id=event.item_id,
@@ -72,4 +77,13 @@ def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
         score=event.sentiment.score,
         received_at_ms=received_at_ms,
         input=event.input,
+        degraded=event.degraded,
     )
+
+
+def revise_story(story: Story, event: LabelledEvent) -> Story:
+    """What an item says once it was corrected or withdrawn; what was first received stays."""
+    if event.sentiment is None or event.status is ItemStatus.withdrawn:
+        return replace(story, status=event.status)
+    title, score = event.title[:MAX_TITLE], event.sentiment.score
+    return replace(story, title=title, url=event.url, score=score, status=event.status)

@@ -1,51 +1,170 @@
-"""Which keys an item counts on, and whether it is negative."""
+"""Which keys an item counts on, and whether it counts there as one of those that are watched for."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
-from schemas.events import AlertEvent, KeyType, LabelledEvent
+from schemas.events import AlertEvent, KeyType, LabelledEvent, Sentiment
 
 MIN_PROBABILITY = 0.5
 _SCHEMES = {"cashtag": "symbol"}
+_TARGET_END = "\x1f"
+_KEY_TYPES = frozenset(KeyType)
+
+
+class Target(NamedTuple):
+    """What is watched for: items whose calibrated probability of this label is at least one half."""
+
+    task: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.task}={self.label}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """The target written so.
+
+        Raises:
+            ValueError: it is none.
+        """
+        task, _, label = text.partition("=")
+        if task not in {"sentiment", "topic"} or not label or not label.isprintable():
+            raise ValueError(f"{text!r} is no target: sentiment=LABEL or topic=LABEL, such as sentiment=negative")
+        return cls(task, label)
+
+
+NEGATIVE = Target("sentiment", "negative")
 
 
 class Key(NamedTuple):
-    """What items are grouped by; ``str(key)`` names it in the state."""
+    """What items are grouped by, and what is counted among them; ``str(key)`` names it in the state."""
 
     type: KeyType
     name: str
+    target: Target = NEGATIVE
 
     def __str__(self) -> str:
-        return f"{self.type.value}:{self.name}"
+        key = f"{self.type.value}:{self.name}"
+        return key if self.target == NEGATIVE else f"{self.target}{_TARGET_END}{key}"
 
     @classmethod
     def of(cls, alert: AlertEvent) -> "Key":
         """The key that an alert is about."""
-        return cls(alert.key_type, alert.key)
+        return cls(alert.key_type, alert.key, NEGATIVE if alert.target is None else Target.parse(alert.target))
 
     @classmethod
     def parse(cls, text: str) -> "Key":
         """The key named ``text`` in the state."""
         key_type, _, name = text.partition(":")
-        return cls(KeyType(key_type), name)
+        if key_type in _KEY_TYPES:
+            return cls(KeyType(key_type), name)
+        target, _, key = text.partition(_TARGET_END)
+        return cls.parse(key)._replace(target=Target.parse(target))
 
 
 MARKET = Key(KeyType.market, "global")
 
 
-def is_negative(event: LabelledEvent) -> bool:
-    """Whether the calibrated p(negative) is at least one half."""
-    return event.sentiment is not None and event.sentiment.probabilities.get("negative", 0.0) >= MIN_PROBABILITY
+@dataclass(frozen=True, slots=True)
+class Watchlist:
+    """A user's set of entities (``symbol:AAPL``) and topics that counts as one key.
 
-
-def keys_of(event: LabelledEvent) -> list[Key]:
-    """The market first, since it is the parent of the others, then source, topic and entities, each once.
-
-    A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
-    entity without a symbol is named by its kind: ``authority:European Central Bank``.
+    Attributes:
+        name: Its key.
+        entities: As alerts name them.
+        topics: As the stack names them.
+        budget_a_day: F of this key alone; without it the budget of all.
+        negatives_a_day: V of this key alone, where it has a budget of its own; without it that of all, which asks for
+            more evidence than it must.
     """
-    keys = [MARKET, Key(KeyType.source, event.source)]
+
+    name: str
+    entities: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    budget_a_day: float | None = None
+    negatives_a_day: float | None = None
+
+
+@dataclass(slots=True)
+class Mention:
+    """An item on one of its keys, and what is said of that key; nothing where nobody said anything of it alone."""
+
+    type: KeyType
+    name: str
+    sentiments: list[Sentiment] = field(default_factory=list)
+
+
+class Mentions:
+    """Finds the keys of items, the user's watch-lists among them."""
+
+    def __init__(self, watchlists: Iterable[Watchlist] = ()) -> None:
+        self._by_entity: dict[str, list[str]] = {}
+        self._by_topic: dict[str, list[str]] = {}
+        for watchlist in watchlists:
+            _list_by(self._by_entity, watchlist.entities, watchlist.name)
+            _list_by(self._by_topic, watchlist.topics, watchlist.name)
+
+    def of(self, event: LabelledEvent) -> list[Mention]:
+        """The market first, since it is the parent of the others, then source, topic, entities and watch-lists.
+
+        A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
+        entity without a symbol is named by its kind: ``authority:European Central Bank``. Each key stands once.
+        """
+        found = [Mention(MARKET.type, MARKET.name), Mention(KeyType.source, event.source)]
+        topic = _topic_of(event)
+        if topic is not None:
+            found.append(Mention(KeyType.topic, topic))
+        entities = _entities_of(event)
+        found += entities.values()
+        if self._by_entity or self._by_topic:
+            found += self._watched(entities, topic)
+        return found
+
+    def _watched(self, entities: Mapping[str, Mention], topic: str | None) -> Iterable[Mention]:
+        found: dict[str, Mention] = {}
+        for name in self._by_topic.get(topic or "", ()):
+            found.setdefault(name, Mention(KeyType.watchlist, name))
+        for entity, mention in entities.items():
+            for name in self._by_entity.get(entity, ()):
+                found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += mention.sentiments
+        return found.values()
+
+
+def _list_by(index: dict[str, list[str]], members: Iterable[str], watchlist: str) -> None:
+    for member in dict.fromkeys(members):
+        index.setdefault(member, []).append(watchlist)
+
+
+def _topic_of(event: LabelledEvent) -> str | None:
     topic = event.topic
-    if topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY:
-        keys.append(Key(KeyType.topic, topic.label))
-    keys += dict.fromkeys(Key(KeyType.entity, f"{_SCHEMES.get(e.scheme, e.scheme)}:{e.id}") for e in event.entities)
-    return keys
+    sure = topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY
+    return topic.label if topic is not None and sure else None
+
+
+def _entities_of(event: LabelledEvent) -> dict[str, Mention]:
+    found: dict[str, Mention] = {}
+    for entity in event.entities:
+        name = f"{_SCHEMES.get(entity.scheme, entity.scheme)}:{entity.id}"
+        mention = found.setdefault(name, Mention(KeyType.entity, name))
+        if entity.sentiment is not None:
+            mention.sentiments.append(entity.sentiment)
+    return found
+
+
+def is_hit(event: LabelledEvent, mention: Mention, target: Target) -> bool:
+    """Whether an item counts as one of those watched for on this key.
+
+    What the item says of the key itself goes before what it says as a whole: of a takeover the buyer's news may be bad
+    and the target's good. A watch-list is hit where one of its members is.
+    """
+    if target.task == "topic":
+        topic = event.topic
+        return topic is not None and topic.probabilities.get(target.label, 0.0) >= MIN_PROBABILITY
+    said: Sequence[Sentiment | None] = mention.sentiments or (event.sentiment,)
+    return any(each is not None and _holds(each, target.label) for each in said)
+
+
+def _holds(sentiment: Sentiment, label: str) -> bool:
+    probabilities = cast("Mapping[str, float]", sentiment.probabilities)
+    return probabilities.get(label, 0.0) >= MIN_PROBABILITY

@@ -31,6 +31,10 @@ class Learning:
             self.since_ms = exposure_ms
         self.heard_ms[stack.digest] = exposure_ms
 
+    def changed_within(self, exposure_ms: int, lately_ms: float) -> bool:
+        """Whether another stack spoke lately; the first of all changed nothing."""
+        return self.epoch > 1 and exposure_ms - self.since_ms < lately_ms
+
     def at(self, exposure_ms: int) -> bool:
         """Whether nothing may fire yet."""
         return exposure_ms - self.since_ms < self.needed_ms

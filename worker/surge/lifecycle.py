@@ -1,20 +1,25 @@
-"""The state of one key and how it changes: its runs, and the life of an alert, firing and then resolved.
+"""The state of one key and how it changes: its runs, and the life of an alert: pending, firing, resolved.
 
-Pure decisions on values. While an alert fires it counts for itself, whatever becomes of the runs that raised it, and
-the baseline is frozen.
+Pure decisions on values. An alert is pending while the test has crossed its threshold and the evidence is too thin to
+tell anybody. While it fires it counts for itself, whatever becomes of the runs that raised it, and the baseline is
+frozen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from schemas.events import AlertKind, KeyType, ResolveReason
+from schemas.events import AlertKind, KeyType, ResolveReason, Severity
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster
+from worker.surge.keys import NEGATIVE, Target
 from worker.surge.rules import Rules
-from worker.surge.runs import Level, Moment, Reading, Run, Runs, add_negative, no_runs
+from worker.surge.runs import Bank, Level, Moment, Reading, Run, Runs, add_negative, no_runs, readings
 from worker.surge.statistics import RATES
 
 NEVER = Moment(0, 0)
+
+_KINDS = {True: (AlertKind.negative_surge, AlertKind.negative_volume), False: (AlertKind.surge, AlertKind.volume)}
 
 MAX_EVIDENCE = 10
 """An alert cites the first cluster of its run and the latest nine."""
@@ -25,15 +30,20 @@ MAX_SOURCES = 16
 
 @dataclass(slots=True)
 class Alert:
-    """A firing alert. ``run`` is its own copy of the run that raised it and counts on until the end."""
+    """A pending or firing alert. ``run`` is its own copy of the run that raised it and counts on until the end.
+
+    ``fired`` is None while it is pending. ``height`` is the largest W/h since then.
+    """
 
     id: str
     kind: AlertKind
     run: Run
     started: Moment
     evidence: list[str]
-    negatives_at_start: int
-    clusters_at_start: int
+    fired: Moment | None = None
+    negatives_when_fired: int = 0
+    clusters_when_fired: int = 0
+    height: float = 0.0
     revision: int = 0
 
 
@@ -54,6 +64,11 @@ class KeyState:
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)
     alert: Alert | None = None
 
+    @property
+    def firing(self) -> Alert | None:
+        """The alert, if it fires: it is not pending."""
+        return self.alert if self.alert is not None and self.alert.fired is not None else None
+
     def counting(self) -> list[Run]:
         """The runs that count clusters now: the open ones, and the alert's."""
         runs = [run for run in self.runs if run is not None]
@@ -69,6 +84,17 @@ class KeyState:
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
         return sum(last_negative >= seq for _, last_negative in self.sources.values())
+
+
+def kind_of(run: Run, target: Target) -> AlertKind:
+    """What a run claims: of its target's stories there is a larger share too, or only more."""
+    surge, volume = _KINDS[target == NEGATIVE]
+    return surge if run.share_is_up() else volume
+
+
+def is_volume(kind: AlertKind) -> bool:
+    """Whether it claims no rise of the share."""
+    return kind in {AlertKind.negative_volume, AlertKind.volume}
 
 
 def note_source(state: KeyState, source: str, exposure_ms: int, negative_seq: int | None) -> None:
@@ -92,12 +118,12 @@ def count_copy(state: KeyState, cluster: Cluster) -> None:
 
 
 def join(state: KeyState, cluster: Cluster, now: Moment, level: Level) -> None:
-    """A negative cluster joins the runs, and the alert that is firing."""
+    """A negative cluster joins the runs, and the alert."""
     add_negative(state.runs, cluster.id, cluster.seq, now, level)
     state.last_negative = now
-    if state.alert is None:
+    if state.firing is None:
         state.recent = [*_of_open_runs(state), (cluster.seq, cluster.id)][1 - MAX_EVIDENCE :]
-    else:
+    if state.alert is not None:
         state.alert.run.negatives += 1
         first, *latest = state.alert.evidence
         state.alert.evidence = [first, *[*latest, cluster.id][1 - MAX_EVIDENCE :]]
@@ -108,7 +134,7 @@ def _of_open_runs(state: KeyState) -> list[tuple[int, str]]:
     return [] if first_seq is None else [entry for entry in state.recent if entry[0] >= first_seq]
 
 
-def crossed(state: KeyState, key_type: KeyType, readings: list[Reading], rules: Rules, now: Moment) -> Run | None:
+def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: Rules, now: Moment) -> Run | None:
     """The run at or above its threshold with enough evidence; the furthest one if there are several.
 
     A run that shows no rise of the share needs more clusters: it is a claim on volume alone, and until then the share
@@ -127,52 +153,104 @@ def crossed(state: KeyState, key_type: KeyType, readings: list[Reading], rules: 
     return None
 
 
-def fire(state: KeyState, alert_id: str, kind: AlertKind, run: Run, now: Moment) -> Alert:
-    """Open an alert on a run. The charts are not reset: they tell when it is over."""
-    later = [cluster_id for seq, cluster_id in state.recent if seq > run.first_seq]
-    alert = Alert(alert_id, kind, replace(run), now, [run.first_id, *later], run.negatives, run.clusters)
-    state.alert = alert
+def open_alert(state: KeyState, alert_id: str, kind: AlertKind, run: Run, now: Moment) -> Alert:
+    """An alert on a run that has crossed its threshold, pending until it fires."""
+    state.alert = Alert(alert_id, kind, replace(run), now, _evidence_of(state, run))
+    return state.alert
+
+
+def fire(state: KeyState, alert: Alert, kind: AlertKind, run: Run, now: Moment) -> None:
+    """Let an alert fire on a run with enough evidence. The charts are not reset: they tell when it is over."""
+    if run.first_seq != alert.run.first_seq:
+        alert.run, alert.evidence = replace(run), _evidence_of(state, run)
+    alert.kind, alert.fired = kind, now
+    alert.negatives_when_fired, alert.clusters_when_fired = run.negatives, run.clusters
     state.recent = []
-    return alert
+
+
+def severity(alert: Alert, rules: Rules) -> Severity:
+    """By its height; more news of the usual mix is never critical."""
+    warning, critical = rules.severity_ratios
+    if alert.height < warning:
+        return Severity.info
+    return Severity.critical if alert.height >= critical and not is_volume(alert.kind) else Severity.warning
+
+
+def take_back(state: KeyState, cluster: Cluster, *, whole: bool) -> None:
+    """A negative cluster is none any more; ``whole``: it never was. A run keeps its beginning."""
+    for run in state.counting():
+        if cluster.seq >= run.first_seq:
+            run.negatives -= 1
+            run.clusters -= whole
+
+
+def is_spent(state: KeyState, alert: Alert, bank: Bank, rules: Rules, now: Moment) -> bool:
+    """Whether an alert that has lost a cluster has nothing left to stand on."""
+    charts = readings(state.runs, bank, now.exposure_ms)
+    return alert.run.negatives <= 0 or all(reading.ratio < rules.resolve_below for reading in charts)
+
+
+def inhibits(topic: str, its: Sequence[Cluster], entity: str, theirs: Sequence[Cluster]) -> bool:
+    """Whether a topic's alert tells the story of an entity's.
+
+    Half of the entity's stories are on the topic, and the topic's are not mainly about the entity, which would then say
+    more than the topic does.
+
+    Args:
+        topic: the name of its key.
+        its: the stories it cites.
+        entity: the name of its key.
+        theirs: the stories it cites.
+    """
+    shared = sum(topic in story.keys for story in theirs)
+    its_own = sum(entity in story.keys for story in its)
+    return 2 * shared >= len(theirs) and 2 * its_own <= len(its)
+
+
+def _evidence_of(state: KeyState, run: Run) -> list[str]:
+    return [run.first_id, *(cluster_id for seq, cluster_id in state.recent if seq > run.first_seq)]
 
 
 class Resolution(NamedTuple):
-    """When a firing alert ends, and why."""
+    """When an alert ends, and why."""
 
     clock_ms: int
     reason: ResolveReason
 
 
-def resolution(state: KeyState, alert: Alert, bank: tuple[float, ...], rules: Rules) -> Resolution:
-    """The end of a firing alert if no more negative clusters come.
+def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules) -> Resolution:
+    """The end of an alert if no more negative clusters come.
 
     The key's last negative cluster was an item of the feed, so for ``quiet_hours`` after it exposure runs with the
     clock, and the instant at which every W has fallen below ``resolve_below`` h has a closed form.
     """
-    last = state.last_negative
+    last, since = state.last_negative, alert.fired or alert.started
     below_ms = last.clock_ms
-    for rate, h, run in zip(RATES, bank, state.runs, strict=True):
+    for rate, h, run in zip(RATES, bank.thresholds, state.runs, strict=True):
         if run is not None:
             exposure_ms = run.exposure_below_ms(rules.resolve_below * h, rate)
             below_ms = max(below_ms, last.clock_ms + exposure_ms - last.exposure_ms)
     ends = (
         Resolution(below_ms, ResolveReason.below_threshold),
         Resolution(last.clock_ms + round(rules.quiet_hours * HOUR_MS), ResolveReason.quiet),
-        Resolution(alert.started.clock_ms + round(rules.max_frozen_hours * HOUR_MS), ResolveReason.new_level),
+        Resolution(since.clock_ms + round(rules.max_frozen_hours * HOUR_MS), ResolveReason.new_level),
     )
     return min(ends, key=lambda end: end.clock_ms)
 
 
 def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -> None:
-    """End an alert: the runs start afresh, the baseline goes on without the surge or takes it as the new level."""
-    if reason is ResolveReason.new_level:
+    """End an alert: the runs start afresh, the baseline goes on without the surge or takes it as the new level.
+
+    A baseline that was not frozen, since the alert was pending, has seen all of it.
+    """
+    if alert.fired is not None and reason is ResolveReason.new_level:
         state.baseline.rebase(
             now.exposure_ms,
-            negatives=alert.run.negatives - alert.negatives_at_start,
-            clusters=alert.run.clusters - alert.clusters_at_start,
-            exposure_days=(now.exposure_ms - alert.started.exposure_ms) / DAY_MS,
+            negatives=alert.run.negatives - alert.negatives_when_fired,
+            clusters=alert.run.clusters - alert.clusters_when_fired,
+            exposure_days=(now.exposure_ms - alert.fired.exposure_ms) / DAY_MS,
         )
-    else:
+    elif alert.fired is not None:
         state.baseline.thaw(now.exposure_ms)
     state.alert = None
     state.runs = no_runs()
@@ -192,7 +270,7 @@ def _run_ends_ms(run: Run, rules: Rules) -> int:
     return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
 
 
-def due_ms(state: KeyState, bank: tuple[float, ...], rules: Rules) -> int:
+def due_ms(state: KeyState, bank: Bank, rules: Rules) -> int:
     """The clock at which time alone changes this key: an alert ends, a run is too old, the key is forgotten."""
     if state.alert is not None:
         return resolution(state, state.alert, bank, rules).clock_ms

@@ -6,8 +6,9 @@ from hashlib import blake2b
 import orjson
 
 from schemas.events import KeyType
+from worker.surge.keys import NEGATIVE, Target, Watchlist
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised whenever the same data and numbers would give other alerts."""
 
 
@@ -59,6 +60,8 @@ class Rules:
     """The settings of the detector; ``version`` names them in every alert.
 
     Attributes:
+        targets: What is watched for.
+        watchlists: Sets of entities and topics that count as one key.
         negatives_a_day: V, key-attributed negative clusters a day (a story on four keys counts four).
         budget_a_day: F, the false alerts a day the desk accepts.
         priors: What is believed of a key before there are data, by its type.
@@ -71,7 +74,10 @@ class Rules:
         active_sources: See ``min_sources``.
         active_days: How long a source counts as active after its last cluster.
         resolve_below: An alert ends when every W is below this share of its h.
-        quiet_hours: An alert ends when no negative cluster has come for so long. At most ``max_silence_hours``.
+        quiet_hours: An alert ends when no negative cluster has come for so much exposure.
+        quiet_gaps: And for so many times the mean gap between its clusters: a surge of a rare key is slow.
+        severity_ratios: W/h at its height from which an alert is a warning, and critical.
+        model_changed_days: Exposure under a new stack in which alerts say so.
         max_frozen_hours: An alert that fires for so long is the new normal.
         max_run_days: Age at which a run ends, so that its baseline and evidence do not grow stale.
         forget_key_days: A key without a cluster for so long is forgotten.
@@ -81,6 +87,8 @@ class Rules:
         share_prior_clusters: How many clusters a key's parent share weighs in its own.
     """
 
+    targets: tuple[Target, ...] = (NEGATIVE,)
+    watchlists: tuple[Watchlist, ...] = ()
     negatives_a_day: float = 20_000.0
     budget_a_day: float = 2.0
     priors: Priors = Priors()
@@ -94,8 +102,11 @@ class Rules:
     active_days: float = 14.0
     resolve_below: float = 0.4
     quiet_hours: float = 6.0
+    quiet_gaps: float = 7.0
+    severity_ratios: tuple[float, float] = (1.5, 2.5)
+    model_changed_days: float = 14.0
     max_frozen_hours: float = 48.0
-    max_run_days: float = 14.0
+    max_run_days: float = 45.0
     forget_key_days: float = 90.0
     copy_window_hours: float = 24.0
     max_silence_hours: float = 6.0
@@ -103,15 +114,18 @@ class Rules:
     share_prior_clusters: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.budget_a_day <= self.negatives_a_day:
-            raise ValueError(
-                f"a budget of {self.budget_a_day} false alerts a day out of {self.negatives_a_day} negative clusters"
-            )
-        if self.quiet_hours > self.max_silence_hours:
-            raise ValueError(f"quiet_hours {self.quiet_hours} above max_silence_hours {self.max_silence_hours}")
+        for budget_a_day, negatives_a_day in (self.stakes(None), *map(self.stakes, self.watchlists)):
+            if not 0 < budget_a_day <= negatives_a_day:
+                raise ValueError(f"a budget of {budget_a_day} false alerts a day out of {negatives_a_day} clusters")
+
+    def stakes(self, watchlist: Watchlist | None) -> tuple[float, float]:
+        """F and V of a watch-list that has its own, else those of all keys."""
+        if watchlist is None or watchlist.budget_a_day is None:
+            return self.budget_a_day, self.negatives_a_day
+        return watchlist.budget_a_day, watchlist.negatives_a_day or self.negatives_a_day
 
     @property
     def version(self) -> str:
         """A short hash of the algorithm and of every number here."""
-        text = orjson.dumps([ALGORITHM, asdict(self)], option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps([ALGORITHM, asdict(self)], default=list, option=orjson.OPT_SORT_KEYS)
         return blake2b(text, digest_size=8).hexdigest()

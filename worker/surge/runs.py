@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from math import floor
 from typing import NamedTuple
 
+from schemas.events import KeyType
 from worker.surge.baseline import DAY_MS
+from worker.surge.keys import Key
 from worker.surge.rules import Rules
 from worker.surge.statistics import (
     RATES,
@@ -88,16 +90,39 @@ def no_runs() -> Runs:
     return [None] * len(RATES)
 
 
-def thresholds(rules: Rules) -> tuple[float, ...]:
-    """The threshold h of each chart, in the order of ``RATES``."""
-    return tuple(threshold(rate, rules.negatives_a_day, rules.budget_a_day) for rate in RATES)
+class Bank(NamedTuple):
+    """The threshold h of each chart, in the order of ``RATES``, for a budget of false alerts a day."""
+
+    thresholds: tuple[float, ...]
+    budget_a_day: float
 
 
-def readings(runs: Runs, bank: tuple[float, ...], exposure_ms: int) -> list[Reading]:
-    """The open runs against the thresholds ``bank``, the furthest first."""
+def make_bank(budget_a_day: float, negatives_a_day: float) -> Bank:
+    """The bank that spends a budget among so many negative clusters a day."""
+    return Bank(tuple(threshold(rate, negatives_a_day, budget_a_day) for rate in RATES), budget_a_day)
+
+
+class Banks:
+    """The bank of each key: a watch-list may have its own."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._common = make_bank(*rules.stakes(None))
+        self._own = {
+            watchlist.name: make_bank(*rules.stakes(watchlist))
+            for watchlist in rules.watchlists
+            if watchlist.budget_a_day is not None
+        }
+
+    def of(self, key: Key) -> Bank:
+        """The bank of a key."""
+        return self._own.get(key.name, self._common) if key.type is KeyType.watchlist else self._common
+
+
+def readings(runs: Runs, bank: Bank, exposure_ms: int) -> list[Reading]:
+    """The open runs against the thresholds of ``bank``, the furthest first."""
     found = [
         Reading(rate, run.statistic(exposure_ms, rate), h, run)
-        for rate, h, run in zip(RATES, bank, runs, strict=True)
+        for rate, h, run in zip(RATES, bank.thresholds, runs, strict=True)
         if run is not None
     ]
     return sorted(found, key=lambda reading: -reading.ratio)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from schemas.events import AlertEvent, AlertKind, ItemStatus, LabelledEvent, ResolveReason, StackRef
+from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, LabelledEvent, ResolveReason, StackRef
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.codec import (
     CLUSTER_PREFIX,
@@ -19,26 +19,31 @@ from worker.surge.codec import (
     unpack_cluster,
     unpack_key,
 )
-from worker.surge.copies import Cluster, first_mention, fold_key
+from worker.surge.copies import Cluster, first_mention, fold_key, revise_story
 from worker.surge.exposure import Exposure
-from worker.surge.keys import MARKET, Key, is_negative, keys_of
+from worker.surge.keys import MARKET, Key, Mentions, is_hit
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
     KeyState,
     close_old_runs,
     count_copy,
-    crossed,
     due_ms,
     fire,
+    inhibits,
+    is_spent,
     join,
+    kind_of,
     note_source,
+    open_alert,
+    proven,
     resolution,
     resolve,
+    take_back,
 )
-from worker.surge.revision import Context, alert_id, clock_of, revision_of
+from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
-from worker.surge.runs import Level, Moment, readings, thresholds
+from worker.surge.runs import Banks, Level, Moment, readings
 from worker.surge.timers import Timers
 from worker.surge.versions import STATE, Versions
 
@@ -56,11 +61,14 @@ class Shard:
         self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
         self.learning = Learning(round(rules.learning_days * DAY_MS))
         self._version = rules.version
-        self._bank = thresholds(rules)
+        self._banks = Banks(rules)
+        self._mentions = Mentions(rules.watchlists)
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
         self._clusters: dict[str, Cluster] = {}
         self._by_fold: dict[str, Cluster] = {}
+        self._by_item: dict[str, Cluster] = {}
+        self._firing: dict[str, None] = {}
         self._window: deque[Cluster] = deque()
         self._timers = Timers()
         self._dirty: dict[str, None] = {}
@@ -80,10 +88,15 @@ class Shard:
         for name, state in self.keys.items():
             self._schedule(name, state)
             self._hold(state.cited())
+            if state.firing is not None:
+                self._firing[name] = None
         self._window.extend(sorted(self._clusters.values(), key=lambda cluster: cluster.seq))
         while self._window and self._window[0].clock_ms + self._window_ms < clock_ms:
             self._window.popleft()
         self._by_fold = {cluster.fold: cluster for cluster in self._window}
+        told = (cluster for cluster in self._clusters.values() if cluster.story is not None)
+        for cluster in sorted(told, key=lambda cluster: cluster.seq):
+            self._note_item(cluster)
 
     def totals(self) -> list[Any]:
         """What belongs to no key and no cluster, for the frontier record."""
@@ -122,6 +135,10 @@ class Shard:
         now = Moment(clock_ms, self.exposure.advance(clock_ms))
         self.learning.hear(event.stack, now.exposure_ms)
         self._seq += 1
+        context = self._context(now, emitted_at)
+        told = None if event.status is ItemStatus.usable else self._find_told(event)
+        if told is not None:
+            return self._revise_story(told, event, context)
         if event.abstained or event.status is ItemStatus.withdrawn:
             return []
         fold = fold_key(event.title, event.similarity_key)
@@ -129,11 +146,61 @@ class Shard:
         if known is not None:
             self._add_copy(known)
             return []
-        keys = {str(key): key for key in keys_of(event)}
-        cluster = self._open_cluster(event, fold, keys, clock_ms)
-        context = self._context(now, emitted_at)
-        revisions = [self._add_cluster(name, key, cluster, event.source, context) for name, key in keys.items()]
+        keys = self._keys_of(event)
+        cluster = self._open_cluster(event, fold, tuple(str(key) for key, hit in keys if hit), clock_ms)
+        revisions = [self._add_cluster(key, hit, cluster, event.source, context) for key, hit in keys]
         return [revision for revision in revisions if revision is not None]
+
+    def _keys_of(self, event: LabelledEvent) -> list[tuple[Key, bool]]:
+        """The keys of an item for each target, and whether the item is a hit there: one of those watched for."""
+        mentions = self._mentions.of(event)
+        return [
+            (Key(mention.type, mention.name, target), is_hit(event, mention, target))
+            for target in self.rules.targets
+            for mention in mentions
+        ]
+
+    def _find_told(self, event: LabelledEvent) -> Cluster | None:
+        """The negative story whose first mention this item corrects or takes back."""
+        return self._by_item.get(event.item_id) or self._by_item.get(event.supersedes or "")
+
+    def _note_item(self, cluster: Cluster) -> None:
+        if cluster.story is not None:
+            self._by_item[cluster.story.item_id] = cluster
+
+    def _revise_story(self, cluster: Cluster, event: LabelledEvent, context: Context) -> list[AlertEvent]:
+        """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
+
+        Keys on which only the corrected item is negative do not count it: it is no new story.
+        """
+        assert cluster.story is not None
+        whole = event.status is ItemStatus.withdrawn
+        still = () if whole or event.abstained else {str(key) for key, hit in self._keys_of(event) if hit}
+        cluster.story = revise_story(cluster.story, event)
+        before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
+        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        revisions = [
+            self._revise_key(name, cluster, context, lost=name not in still, whole=whole)
+            for name in before
+            if name in self.keys
+        ]
+        return [revision for revision in revisions if revision is not None]
+
+    def _revise_key(
+        self, name: str, cluster: Cluster, context: Context, *, lost: bool, whole: bool
+    ) -> AlertEvent | None:
+        key, state = Key.parse(name), self.keys[name]
+        cited = state.alert is not None and cluster.id in state.alert.evidence
+        if lost:
+            take_back(state, cluster, whole=whole)
+            self._dirty[KEY_PREFIX + name] = None
+        if state.alert is None or not (lost or cited):
+            return None
+        self._dirty[KEY_PREFIX + name] = None
+        if lost and is_spent(state, state.alert, self._banks.of(key), self.rules, context.now):
+            return self._end(key, state, ResolveReason.withdrawn, context)
+        self._schedule(name, state)
+        return self._revise(key, state, state.alert, context)
 
     def _add_copy(self, cluster: Cluster) -> None:
         cluster.copies += 1
@@ -144,27 +211,28 @@ class Shard:
                 count_copy(state, cluster)
                 self._dirty[KEY_PREFIX + name] = None
 
-    def _open_cluster(self, event: LabelledEvent, fold: str, keys: Iterable[str], clock_ms: int) -> Cluster:
+    def _open_cluster(self, event: LabelledEvent, fold: str, hits: tuple[str, ...], clock_ms: int) -> Cluster:
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms)
-        if is_negative(event):
-            cluster.keys = tuple(keys)
+        if hits:
+            cluster.keys = hits
             cluster.story = first_mention(event, clock_of(event.received_at))
+            self._note_item(cluster)
         self._clusters[cluster.id] = self._by_fold[fold] = cluster
         self._window.append(cluster)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
         return cluster
 
-    def _add_cluster(self, name: str, key: Key, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
-        now, negative = context.now, cluster.story is not None
+    def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
+        name, now = str(key), context.now
         state = self._state_of(name, now)
         state.last_clock_ms = now.clock_ms
-        note_source(state, source, now.exposure_ms, cluster.seq if negative else None)
+        note_source(state, source, now.exposure_ms, cluster.seq if hit else None)
         for run in state.counting():
             run.clusters += 1
-        if state.alert is None:
-            state.baseline.add(now.exposure_ms, negative, self.rules)
+        if state.firing is None:
+            state.baseline.add(now.exposure_ms, hit, self.rules)
         self._dirty[KEY_PREFIX + name] = None
-        if not negative or (context.learning and state.alert is None):
+        if not hit or (context.learning and state.alert is None):
             return None
         revision = self._add_negative(key, state, cluster, context)
         self._schedule(name, state)
@@ -172,7 +240,10 @@ class Shard:
 
     def _schedule(self, name: str, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
-        self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+        self._timers.schedule(name, self._due_ms(name, state))
+
+    def _due_ms(self, name: str, state: KeyState) -> int:
+        return due_ms(state, self._banks.of(Key.parse(name)), self.rules)
 
     def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
@@ -189,23 +260,34 @@ class Shard:
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
         before = state.cited()
         join(state, cluster, context.now, self._level(key, state))
-        if state.alert is None:
-            charts = readings(state.runs, self._bank, context.now.exposure_ms)
-            run = crossed(state, key.type, charts, self.rules, context.now)
-            if run is not None:
-                kind = AlertKind.negative_surge if run.share_is_up() else AlertKind.negative_volume
-                fire(state, alert_id(self._version, kind, key, run.first_id), kind, run, context.now)
+        if state.firing is None:
+            self._test(key, state, context.now)
         after = state.cited()
         self._hold(after - before)
         revision = None if state.alert is None else self._revise(key, state, state.alert, context)
         self._release(before - after)
         return revision
 
+    def _test(self, key: Key, state: KeyState, now: Moment) -> None:
+        """Open an alert where a chart has crossed its threshold, and let it fire where the evidence is enough."""
+        charts = readings(state.runs, self._banks.of(key), now.exposure_ms)
+        run = charts[0].run
+        if state.alert is None:
+            if charts[0].ratio < 1:
+                return
+            open_alert(state, alert_id(self._version, key, run.first_id), kind_of(run, key.target), run, now)
+        assert state.alert is not None
+        enough = proven(state, key.type, charts, self.rules, now)
+        if enough is not None:
+            fire(state, state.alert, kind_of(enough, key.target), enough, now)
+            self._firing[str(key)] = None
+
     def _level(self, key: Key, state: KeyState) -> Level:
         rules = self.rules
         share = rules.share_prior_mean
-        market = self.keys.get(str(MARKET))
-        if key != MARKET and market is not None:
+        parent = MARKET._replace(target=key.target)
+        market = self.keys.get(str(parent))
+        if key != parent and market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
         a, b = state.baseline.rate(rules.priors.of(key.type))
         return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
@@ -230,7 +312,7 @@ class Shard:
             state = self.keys.get(name)
             if state is None:
                 continue
-            due = due_ms(state, self._bank, self.rules)
+            due = self._due_ms(name, state)
             if due > clock_ms:
                 self._timers.schedule(name, due)
                 continue
@@ -238,39 +320,82 @@ class Shard:
         return None
 
     def _wake(self, name: str, state: KeyState, now: Moment, emitted_at: datetime) -> list[AlertEvent]:
-        before, revisions = state.cited(), []
+        key, revisions = Key.parse(name), []
+        self._dirty[KEY_PREFIX + name] = None
         if state.alert is not None:
-            end = resolution(state, state.alert, self._bank, self.rules)
-            revisions.append(self._resolve(Key.parse(name), state, end.reason, self._context(now, emitted_at)))
-        elif not close_old_runs(state, self.rules, now):
-            del self.keys[name]
+            end = resolution(state, state.alert, self._banks.of(key), self.rules)
+            revisions.append(self._end(key, state, end.reason, self._context(now, emitted_at)))
+        else:
+            before = state.cited()
+            if not close_old_runs(state, self.rules, now):
+                del self.keys[name]
+            self._release(before - state.cited())
         if name in self.keys:
             self._schedule(name, state)
-        self._dirty[KEY_PREFIX + name] = None
-        self._release(before - state.cited())
         return revisions
 
-    def _resolve(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
-        alert = state.alert
+    def _end(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
+        alert, before = state.alert, state.cited()
         assert alert is not None
         revision = self._revise(key, state, alert, context, reason)
         resolve(state, alert, reason, context.now)
+        self._firing.pop(str(key), None)
+        self._release(before - state.cited())
         return revision
 
     def _context(self, now: Moment, emitted_at: datetime) -> Context:
-        stack = self.learning.stack
-        assert stack is not None
-        learning = self.learning.at(now.exposure_ms)
-        return Context(self._version, self.rules.budget_a_day, stack, learning, now, emitted_at)
+        learning = self.learning
+        assert learning.stack is not None
+        changed = learning.changed_within(now.exposure_ms, self.rules.model_changed_days * DAY_MS)
+        stack, young = learning.stack, learning.at(now.exposure_ms)
+        return Context(self.rules, self._version, stack, young, changed, now, emitted_at)
 
     def _revise(
         self, key: Key, state: KeyState, alert: Alert, context: Context, reason: ResolveReason | None = None
     ) -> AlertEvent:
+        bank = self._banks.of(key)
+        reading = readings(state.runs, bank, context.now.exposure_ms)[0]
         alert.revision += 1
-        reading = readings(state.runs, self._bank, context.now.exposure_ms)[0]
-        n_sources = state.sources_since(alert.run.first_seq)
-        evidence = [self._clusters[cluster_id] for cluster_id in alert.evidence]
-        return revision_of(key, alert, reading, n_sources, evidence, context, reason)
+        alert.height = max(alert.height, reading.ratio)
+        findings = Findings(
+            reading=reading,
+            budget_a_day=bank.budget_a_day,
+            n_sources=state.sources_since(alert.run.first_seq),
+            evidence=self._evidence_of(alert),
+            inhibited_by=self._inhibitors(key, alert),
+            inhibits=self._inhibited(key, alert),
+        )
+        return revision_of(key, alert, findings, context, reason)
+
+    def _evidence_of(self, alert: Alert) -> list[Cluster]:
+        return [self._clusters[cluster_id] for cluster_id in alert.evidence]
+
+    def _inhibitors(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
+        """The firing alerts of topics that tell the story of this entity's alert."""
+        if key.type is not KeyType.entity:
+            return ()
+        stories = self._evidence_of(alert)
+        topics = dict.fromkeys(name for story in stories for name in story.keys if name in self._firing)
+        found = [(Key.parse(name), self.keys[name].firing) for name in sorted(topics)]
+        return tuple(
+            _refer(topic, other)
+            for topic, other in found
+            if other is not None and topic.type is KeyType.topic and topic.target == key.target
+            if inhibits(str(topic), self._evidence_of(other), str(key), stories)
+        )
+
+    def _inhibited(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
+        """The firing alerts of entities whose story this topic's alert tells."""
+        if key.type is not KeyType.topic:
+            return ()
+        stories = self._evidence_of(alert)
+        found = [(Key.parse(name), self.keys[name].firing) for name in sorted(self._firing)]
+        return tuple(
+            _refer(entity, other)
+            for entity, other in found
+            if other is not None and entity.type is KeyType.entity and entity.target == key.target
+            if inhibits(str(key), stories, str(entity), self._evidence_of(other))
+        )
 
     def _hold(self, cluster_ids: Iterable[str]) -> None:
         for cluster_id in cluster_ids:
@@ -283,6 +408,13 @@ class Shard:
             self._drop_unused(cluster)
 
     def _drop_unused(self, cluster: Cluster) -> None:
-        if not cluster.holders and self._by_fold.get(cluster.fold) is not cluster:
-            del self._clusters[cluster.id]
-            self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        if cluster.holders or self._by_fold.get(cluster.fold) is cluster:
+            return
+        del self._clusters[cluster.id]
+        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        if cluster.story is not None and self._by_item.get(cluster.story.item_id) is cluster:
+            del self._by_item[cluster.story.item_id]
+
+
+def _refer(key: Key, alert: Alert) -> AlertRef:
+    return AlertRef(alert_id=alert.id, key_type=key.type, key=key.name)

@@ -5,6 +5,8 @@ Pure formulas. Exposure ``g`` and the Gamma rate ``b`` are in days, all statisti
 
 from math import exp, log, log1p
 
+from scipy.special import betainc
+
 RATES: tuple[float, ...] = (4.0, 32.0)
 """Rate multiples the bank of charts looks for: a slow surge, and a burst."""
 
@@ -43,3 +45,16 @@ def exposure_at(statistic: float, y: int, a: float, b: float, rate: float) -> fl
 def share_statistic(n_negative: int, n_total: int, p0: float) -> float:
     """Log likelihood ratio of ``SHARE_ODDS`` times the odds against a negative share of p0."""
     return n_negative * log(SHARE_ODDS) - n_total * log1p((SHARE_ODDS - 1) * p0)
+
+
+def exceedance(y: int, g: float, a: float, b: float) -> float:
+    """P(Y >= y) of clusters in exposure g at the usual rate: negative binomial, the Gamma(a, b) integrated out.
+
+    Of this count in this time alone. That many keys and times are looked at is in h, not here.
+    """
+    return float(betainc(y, a, g / (b + g))) if y > 0 else 1.0
+
+
+def chance_a_day(statistic: float, h: float, budget_a_day: float) -> float:
+    """False alerts a day whose W comes as far as this one's: F e^(h - W)."""
+    return budget_a_day * exp(h - statistic)
