@@ -180,7 +180,7 @@ class Detector:
     @property
     def learning(self) -> bool:
         """Whether nothing fires yet, because there has been too little exposure under this stack."""
-        return self._shard.learning.at(self._shard.exposure.total_ms)
+        return self._shard.learning.at(self._shard.exposures.flat.total_ms)
 
     def facts(self) -> Facts:
         """Where this shard stands; looks at every key."""
@@ -193,7 +193,7 @@ class Detector:
             keys=len(states),
             keys_learning=young,
             learning=learning,
-            exposure_days=shard.exposure.total_ms / DAY_MS,
+            exposure_days=shard.exposures.flat.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
             firing=sum(state.alert is not None for state in states),
             late=self._late,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from schemas.events import AlertKind, KeyType, ResolveReason
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster
+from worker.surge.exposure import FLAT, Profile
 from worker.surge.rules import Rules
 from worker.surge.runs import Level, Moment, Reading, Run, Runs, add_negative, no_runs
 from worker.surge.statistics import RATES
@@ -143,18 +144,20 @@ class Resolution(NamedTuple):
     reason: ResolveReason
 
 
-def resolution(state: KeyState, alert: Alert, bank: tuple[float, ...], rules: Rules) -> Resolution:
+def resolution(
+    state: KeyState, alert: Alert, bank: tuple[float, ...], rules: Rules, profile: Profile = FLAT
+) -> Resolution:
     """The end of a firing alert if no more negative clusters come.
 
-    The key's last negative cluster was an item of the feed, so for ``quiet_hours`` after it exposure runs with the
-    clock, and the instant at which every W has fallen below ``resolve_below`` h has a closed form.
+    The key's last negative cluster was an item of the feed, so for ``quiet_hours`` after it exposure goes by the
+    profile alone, and the instant at which every W has fallen below ``resolve_below`` h has a closed form.
     """
     last = state.last_negative
     below_ms = last.clock_ms
     for rate, h, run in zip(RATES, bank, state.runs, strict=True):
         if run is not None:
             exposure_ms = run.exposure_below_ms(rules.resolve_below * h, rate)
-            below_ms = max(below_ms, last.clock_ms + exposure_ms - last.exposure_ms)
+            below_ms = max(below_ms, profile.clock_after(last.clock_ms, exposure_ms - last.exposure_ms))
     ends = (
         Resolution(below_ms, ResolveReason.below_threshold),
         Resolution(last.clock_ms + round(rules.quiet_hours * HOUR_MS), ResolveReason.quiet),
@@ -192,9 +195,9 @@ def _run_ends_ms(run: Run, rules: Rules) -> int:
     return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
 
 
-def due_ms(state: KeyState, bank: tuple[float, ...], rules: Rules) -> int:
+def due_ms(state: KeyState, bank: tuple[float, ...], rules: Rules, profile: Profile = FLAT) -> int:
     """The clock at which time alone changes this key: an alert ends, a run is too old, the key is forgotten."""
     if state.alert is not None:
-        return resolution(state, state.alert, bank, rules).clock_ms
+        return resolution(state, state.alert, bank, rules, profile).clock_ms
     ends = [_run_ends_ms(run, rules) for run in state.runs if run is not None]
     return min(ends, default=state.last_clock_ms + round(rules.forget_key_days * DAY_MS))

@@ -6,6 +6,7 @@ from hashlib import blake2b
 import orjson
 
 from schemas.events import KeyType
+from worker.surge.exposure import FLAT, Profile
 
 ALGORITHM = 1
 """Raised whenever the same data and numbers would give other alerts."""
@@ -55,6 +56,27 @@ class Priors:
 
 
 @dataclass(frozen=True, slots=True)
+class Profiles:
+    """How the week usually goes for each key type."""
+
+    entity: Profile = FLAT
+    source: Profile = FLAT
+    topic: Profile = FLAT
+    market: Profile = FLAT
+    watchlist: Profile = FLAT
+
+    def of(self, key_type: KeyType) -> Profile:
+        """The profile of a key type."""
+        return {
+            KeyType.entity: self.entity,
+            KeyType.source: self.source,
+            KeyType.topic: self.topic,
+            KeyType.market: self.market,
+            KeyType.watchlist: self.watchlist,
+        }[key_type]
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The settings of the detector; ``version`` names them in every alert.
 
@@ -62,6 +84,7 @@ class Rules:
         negatives_a_day: V, key-attributed negative clusters a day (a story on four keys counts four).
         budget_a_day: F, the false alerts a day the desk accepts.
         priors: What is believed of a key before there are data, by its type.
+        profiles: How much each hour of the week counts, by key type.
         half_life_days: Exposure after which data weigh half in a baseline.
         guard_hours: The latest hours that are not yet baseline.
         learning_days: Exposure under a stack before anything may fire.
@@ -84,6 +107,7 @@ class Rules:
     negatives_a_day: float = 20_000.0
     budget_a_day: float = 2.0
     priors: Priors = Priors()
+    profiles: Profiles = Profiles()
     half_life_days: float = 14.0
     guard_hours: int = 6
     learning_days: float = 3.0
@@ -113,5 +137,8 @@ class Rules:
     @property
     def version(self) -> str:
         """A short hash of the algorithm and of every number here."""
-        text = orjson.dumps([ALGORITHM, asdict(self)], option=orjson.OPT_SORT_KEYS)
+        numbers = asdict(self)
+        if self.profiles == Profiles():
+            del numbers["profiles"]  # as before there were any
+        text = orjson.dumps([ALGORITHM, numbers], option=orjson.OPT_SORT_KEYS)
         return blake2b(text, digest_size=8).hexdigest()

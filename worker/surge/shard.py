@@ -5,11 +5,10 @@ Owns the state and knows which parts of it changed. Knows nothing of partitions,
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from schemas.events import AlertEvent, AlertKind, ItemStatus, LabelledEvent, ResolveReason, StackRef
+from schemas.events import AlertEvent, AlertKind, ItemStatus, KeyType, LabelledEvent, ResolveReason, StackRef
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.codec import (
     CLUSTER_PREFIX,
@@ -20,7 +19,7 @@ from worker.surge.codec import (
     unpack_key,
 )
 from worker.surge.copies import Cluster, first_mention, fold_key
-from worker.surge.exposure import Exposure
+from worker.surge.exposure import Exposures
 from worker.surge.keys import MARKET, Key, is_negative, keys_of
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
@@ -53,7 +52,7 @@ class Shard:
         self.rules = rules
         self._versions = versions
         self.keys: dict[str, KeyState] = {}
-        self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
+        self.exposures = Exposures(round(rules.max_silence_hours * HOUR_MS), rules.profiles.of)
         self.learning = Learning(round(rules.learning_days * DAY_MS))
         self._version = rules.version
         self._bank = thresholds(rules)
@@ -67,8 +66,8 @@ class Shard:
 
     def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]], clock_ms: int) -> None:
         """Take the state over from ``totals()``, and from the newest record of each name, as of a merge clock."""
-        self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms = totals
-        self.exposure = replace(self.exposure, total_ms=exposure_ms, last_item_clock_ms=last_clock_ms)
+        self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms, *others = totals
+        self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms)
         for name, value in records:
@@ -78,7 +77,7 @@ class Shard:
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
                 self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
         for name, state in self.keys.items():
-            self._schedule(name, state)
+            self._schedule(name, Key.parse(name), state)
             self._hold(state.cited())
         self._window.extend(sorted(self._clusters.values(), key=lambda cluster: cluster.seq))
         while self._window and self._window[0].clock_ms + self._window_ms < clock_ms:
@@ -91,12 +90,13 @@ class Shard:
         stack = None if learning.stack is None else [learning.stack.name, learning.stack.digest]
         return [
             self._seq,
-            self.exposure.total_ms,
-            self.exposure.last_item_clock_ms,
+            self.exposures.flat.total_ms,
+            self.exposures.flat.last_item_clock_ms,
             stack,
             learning.epoch,
             learning.since_ms,
             dict(learning.heard_ms),
+            *self.exposures.others(),
         ]
 
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -119,8 +119,8 @@ class Shard:
 
     def apply(self, event: LabelledEvent, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
-        now = Moment(clock_ms, self.exposure.advance(clock_ms))
-        self.learning.hear(event.stack, now.exposure_ms)
+        self.exposures.advance(clock_ms)
+        self.learning.hear(event.stack, self.exposures.flat.total_ms)
         self._seq += 1
         if event.abstained or event.status is ItemStatus.withdrawn:
             return []
@@ -131,8 +131,10 @@ class Shard:
             return []
         keys = {str(key): key for key in keys_of(event)}
         cluster = self._open_cluster(event, fold, keys, clock_ms)
-        context = self._context(now, emitted_at)
-        revisions = [self._add_cluster(name, key, cluster, event.source, context) for name, key in keys.items()]
+        revisions = [
+            self._add_cluster(name, key, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
+            for name, key in keys.items()
+        ]
         return [revision for revision in revisions if revision is not None]
 
     def _add_copy(self, cluster: Cluster) -> None:
@@ -156,7 +158,7 @@ class Shard:
 
     def _add_cluster(self, name: str, key: Key, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
         now, negative = context.now, cluster.story is not None
-        state = self._state_of(name, now)
+        state = self._state_of(name, key, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if negative else None)
         for run in state.counting():
@@ -167,14 +169,17 @@ class Shard:
         if not negative or (context.learning and state.alert is None):
             return None
         revision = self._add_negative(key, state, cluster, context)
-        self._schedule(name, state)
+        self._schedule(name, key, state)
         return revision
 
-    def _schedule(self, name: str, state: KeyState) -> None:
+    def _schedule(self, name: str, key: Key, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
-        self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+        self._timers.schedule(name, self._due_ms(key, state))
 
-    def _state_of(self, name: str, now: Moment) -> KeyState:
+    def _due_ms(self, key: Key, state: KeyState) -> int:
+        return due_ms(state, self._bank, self.rules, self.rules.profiles.of(key.type))
+
+    def _state_of(self, name: str, key: Key, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
         state = self.keys.get(name)
         epoch = self.learning.epoch
@@ -183,7 +188,7 @@ class Shard:
             state = self.keys[name] = KeyState(epoch, Baseline.starting_after(now.exposure_ms), now.clock_ms)
             state.sources = sources
             self._release(cited)
-            self._schedule(name, state)
+            self._schedule(name, key, state)
         return state
 
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
@@ -230,22 +235,23 @@ class Shard:
             state = self.keys.get(name)
             if state is None:
                 continue
-            due = due_ms(state, self._bank, self.rules)
+            key = Key.parse(name)
+            due = self._due_ms(key, state)
             if due > clock_ms:
                 self._timers.schedule(name, due)
                 continue
-            return clock_ms, self._wake(name, state, Moment(clock_ms, self.exposure.at(clock_ms)), emitted_at)
+            return clock_ms, self._wake(name, key, state, self._context(key.type, clock_ms, emitted_at))
         return None
 
-    def _wake(self, name: str, state: KeyState, now: Moment, emitted_at: datetime) -> list[AlertEvent]:
+    def _wake(self, name: str, key: Key, state: KeyState, context: Context) -> list[AlertEvent]:
         before, revisions = state.cited(), []
         if state.alert is not None:
-            end = resolution(state, state.alert, self._bank, self.rules)
-            revisions.append(self._resolve(Key.parse(name), state, end.reason, self._context(now, emitted_at)))
-        elif not close_old_runs(state, self.rules, now):
+            end = resolution(state, state.alert, self._bank, self.rules, self.rules.profiles.of(key.type))
+            revisions.append(self._resolve(key, state, end.reason, context))
+        elif not close_old_runs(state, self.rules, context.now):
             del self.keys[name]
         if name in self.keys:
-            self._schedule(name, state)
+            self._schedule(name, key, state)
         self._dirty[KEY_PREFIX + name] = None
         self._release(before - state.cited())
         return revisions
@@ -257,10 +263,11 @@ class Shard:
         resolve(state, alert, reason, context.now)
         return revision
 
-    def _context(self, now: Moment, emitted_at: datetime) -> Context:
+    def _context(self, key_type: KeyType, clock_ms: int, emitted_at: datetime) -> Context:
         stack = self.learning.stack
         assert stack is not None
-        learning = self.learning.at(now.exposure_ms)
+        now = Moment(clock_ms, self.exposures.of(key_type).at(clock_ms))
+        learning = self.learning.at(self.exposures.flat.at(clock_ms))
         return Context(self._version, self.rules.budget_a_day, stack, learning, now, emitted_at)
 
     def _revise(
