@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from schemas.events import AlertEvent, AlertKind, AlertStatus, LabelledEvent
 from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
 from worker.detector import Batch, Detector, Position, detect, read_stamp
-from worker.surge.rules import Rules
+from worker.surge.exposure import Profile
+from worker.surge.rules import Profiles, Rules
 
 Items = list[tuple[float, dict[str, object]]]
 SOURCES = ("a", "b", "c", "d")
-SENSITIVE = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8)
+SENSITIVE = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8, quiet_gaps=3)
 """Alerts of every kind and every end within a few days."""
 
 
@@ -43,8 +45,9 @@ def surge(random: Random, rate_a_day: float, start: float, end: float, share: fl
 
 
 def opened(alerts: Sequence[AlertEvent], key: str | None = None) -> list[tuple[str, str, object]]:
-    """(key, kind, starts_at) of the alerts."""
-    return [(a.key, a.kind.value, a.starts_at) for a in alerts if a.revision == 1 and key in (None, a.key)]
+    """(key, kind, starts_at) of the alerts that fired."""
+    fired = {a.alert_id: a for a in reversed(alerts) if a.status is AlertStatus.firing}
+    return [(a.key, a.kind.value, a.starts_at) for a in reversed(fired.values()) if key in (None, a.key)]
 
 
 @cache
@@ -92,9 +95,9 @@ class Log:
                 detector.add_mark(number, progress, self.marks[number][progress])
                 read[number][1] += 1
 
-    def run(self, restore_probability: float) -> tuple[list[AlertEvent], Detector]:
+    def run(self, restore_probability: float, rules: Rules = SENSITIVE) -> tuple[list[AlertEvent], Detector]:
         log, alerts = [], []
-        detector = Detector.restore(SENSITIVE, len(self.parts), [])
+        detector = Detector.restore(rules, len(self.parts), [])
         log += detector.begin({number: Position(0, 0) for number in range(len(self.parts))}).changelog
         read = [[0, 0] for _ in self.parts]
         ends = [[len(part), len(marks)] for part, marks in zip(self.parts, self.marks, strict=True)]
@@ -109,7 +112,7 @@ class Log:
                 if committed:
                     log += batch.changelog
                     alerts += batch.alerts
-                detector = Detector.restore(SENSITIVE, len(self.parts), log)
+                detector = Detector.restore(rules, len(self.parts), log)
                 read = [list(detector.positions[number]) for number in range(len(self.parts))]
             else:
                 log += batch.changelog
@@ -122,9 +125,18 @@ def whole() -> tuple[bytes, ...]:
     return tuple(alert.to_json() for alert in detect(SENSITIVE, busy(), emitted_at=WALL, run_out=True))
 
 
+@cache
+def shaped() -> Rules:
+    """The same with a week that is not flat: quiet nights, and topics that speak on working days alone."""
+    night = Profile(((250,) * 8 + (1375,) * 16) * 7)
+    working = Profile((1350,) * 120 + (125,) * 48)
+    return replace(SENSITIVE, profiles=Profiles(entity=night, market=night, topic=working))
+
+
 def test_the_busy_stream_has_alerts_of_every_kind_and_every_end():
     alerts = detect(SENSITIVE, busy(), emitted_at=WALL, run_out=True)
-    assert {alert.kind for alert in alerts} == set(AlertKind)
+    assert {alert.kind for alert in alerts} == {AlertKind.negative_surge, AlertKind.negative_volume}
+    assert {alert.status for alert in alerts} == set(AlertStatus)
     assert {alert.resolve_reason.value for alert in alerts if alert.resolve_reason} == {
         "below_threshold",
         "quiet",
@@ -141,6 +153,23 @@ def test_alerts_depend_neither_on_interleaving_nor_on_batches_nor_on_restarts(se
     alerts, _ = log.run(restore_probability)
     archive = detect(SENSITIVE, *log.parts, emitted_at=WALL, run_out=True)
     assert [alert.to_json() for alert in alerts] == [alert.to_json() for alert in archive]
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**6), st.integers(1, 3), st.sampled_from([0.05, 0.4]))
+def test_nor_do_they_where_the_week_is_not_flat(seed, partitions, restore_probability):
+    random = Random(seed)
+    log = Log(split(busy(), partitions, random), random)
+    alerts, _ = log.run(restore_probability, shaped())
+    archive = detect(shaped(), *log.parts, emitted_at=WALL, run_out=True)
+    assert [alert.to_json() for alert in alerts] == [alert.to_json() for alert in archive]
+
+
+def test_the_profile_of_a_key_type_bears_on_its_keys_alone():
+    flat, bent = (detect(rules, busy(), emitted_at=WALL, run_out=True) for rules in (SENSITIVE, shaped()))
+    tests = [{(a.key_type.value, a.key, a.revision, a.W) for a in alerts} for alerts in (flat, bent)]
+    assert {key_type for key_type, *_ in tests[0] & tests[1]} == {"source"}
+    assert {key_type for key_type, *_ in tests[1]} > {"source", "entity"}
 
 
 @pytest.mark.parametrize("partitions", [2, 5])

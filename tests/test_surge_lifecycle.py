@@ -1,12 +1,17 @@
+import math
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from scipy.stats import nbinom
 
-from schemas.events import AlertEvent, AlertStatus, ItemStatus, KeyType, LabelledEvent, ResolveReason
-from surge_streams import DAY_SECONDS, STACK, START, WALL, stream
+from schemas.events import AlertEvent, AlertStatus, ItemStatus, KeyType, LabelledEvent, ResolveReason, Severity
+from surge_streams import DAY_SECONDS, STACK, START, WALL, event, stream
 from worker.detector import detect
 from worker.surge.baseline import Baseline
 from worker.surge.copies import Cluster
+from worker.surge.keys import Target, Watchlist
 from worker.surge.lifecycle import KeyState, count_copy, join
 from worker.surge.rules import Prior, Priors, Rules
 from worker.surge.runs import Level, Moment
@@ -31,9 +36,13 @@ def burst(start: float, count: int, gap: float = 600.0, **options: object) -> li
     return [(start + i * gap, {"source": sources[i % 2], "topic": "other", **options}) for i in range(count)]
 
 
-def alerts_of(items: list[tuple[float, dict[str, object]]], key: str = ENTITY, **rules: float) -> list[AlertEvent]:
-    alerts = detect(Rules(**rules), stream(items), emitted_at=WALL, run_out=True)  # type: ignore[arg-type]
+def alerts_of(items: list[tuple[float, dict[str, object]]], key: str = ENTITY, **rules: Any) -> list[AlertEvent]:
+    alerts = detect(Rules(**rules), stream(items), emitted_at=WALL, run_out=True)
     return [alert for alert in alerts if alert.key == key]
+
+
+def firing(alerts: list[AlertEvent]) -> list[AlertEvent]:
+    return [alert for alert in alerts if alert.status is AlertStatus.firing]
 
 
 def test_a_burst_fires_once_is_revised_with_each_story_and_resolves_once():
@@ -88,15 +97,18 @@ def test_learning_starts_again_with_a_new_stack():
 
 
 def test_three_stories_are_not_enough_however_fast():
-    assert not alerts_of(background(8) + burst(LEARNED, 3, gap=1), negatives_a_day=200)
+    assert {alert.status for alert in alerts_of(background(8) + burst(LEARNED, 3, gap=1), negatives_a_day=200)} == {
+        AlertStatus.pending,
+        AlertStatus.resolved,
+    }
 
 
 def test_one_source_is_not_enough_where_three_are_active():
     chatter = [(day * DAY_SECONDS, {"source": f"s{day}", "negative": False}) for day in range(4)]
     alone = burst(LEARNED, 20, source="s1")
-    assert not alerts_of(background(8) + chatter + alone)
-    assert alerts_of(background(8) + chatter + alone + burst(LEARNED + 5, 1, source="s2"))
-    assert alerts_of(background(8) + alone)
+    assert not firing(alerts_of(background(8) + chatter + alone))
+    assert firing(alerts_of(background(8) + chatter + alone + burst(LEARNED + 5, 1, source="s2")))
+    assert firing(alerts_of(background(8) + alone))
 
 
 def test_a_source_key_is_held_to_the_number_of_stories_alone():
@@ -115,7 +127,7 @@ def test_all_negative_is_a_negative_surge_and_the_usual_mix_a_volume_surge():
 
 def test_volume_alone_needs_twice_the_stories():
     mixed = [(LEARNED + i * 120.0, {"negative": i % 4 == 0, "source": f"s{i % 3}"}) for i in range(160)]
-    assert alerts_of(background(8) + mixed)[0].n_negative == 8
+    assert firing(alerts_of(background(8) + mixed))[0].n_negative == 8
     assert alerts_of(background(8) + burst(LEARNED, 20))[0].n_negative < 8
 
 
@@ -227,3 +239,196 @@ def test_a_copy_of_a_story_before_the_run_is_not_counted_in_it():
     assert [run.copies for run in state.counting()] == [0, 0]
     count_copy(state, Cluster("new", "f", seq=7, clock_ms=0))
     assert [run.copies for run in state.counting()] == [1, 1]
+
+
+# Pending
+
+
+def test_a_pending_alert_fires_under_the_same_id_once_the_evidence_is_enough():
+    chatter = [(day * DAY_SECONDS, {"source": f"s{day}", "negative": False}) for day in range(4)]
+    alone = burst(LEARNED, 20, source="s1")
+    alerts = alerts_of(background(8) + chatter + alone + burst(LEARNED + 20 * 600, 3, source="s2"))
+    statuses = [alert.status for alert in alerts]
+    assert statuses == sorted(statuses, key=list(AlertStatus).index)
+    assert len({alert.alert_id for alert in alerts}) == 1
+    assert len({alert.starts_at for alert in alerts}) == 1
+    first = firing(alerts)[0]
+    assert first.starts_at < first.detected_at == START + timedelta(seconds=LEARNED + 20 * 600)
+    assert first.n_sources == 2
+
+
+def test_the_baseline_learns_on_while_an_alert_is_pending_and_is_frozen_while_it_fires():
+    def usual_after(source: str) -> float:
+        bad = burst(LEARNED, 60, gap=HOUR, source=source)
+        chatter = [(day * DAY_SECONDS, {"source": f"s{day}", "negative": False}) for day in range(4)]
+        again = burst(LEARNED + 20 * DAY_SECONDS, 20)
+        told = background(40) + chatter + bad + burst(LEARNED + 60, 1, source="s0") + again
+        alerts = alerts_of(told, max_frozen_hours=300)
+        return alerts[-1].baseline.a / alerts[-1].baseline.b
+
+    assert usual_after("s0") > 1.5 * usual_after("wire")
+
+
+# The end
+
+
+@pytest.mark.parametrize("every_hours", [4, 9])
+def test_a_slow_surge_of_a_rare_key_is_one_alert(every_hours):
+    slow = burst(0, 1, negative=False) + burst(LEARNED, 24, gap=every_hours * HOUR)
+    alerts = alerts_of(background(20) + slow, max_frozen_hours=300, negatives_a_day=100)
+    ends = [alert for alert in alerts if alert.status is AlertStatus.resolved]
+    assert len(ends) == 1
+    assert ends[0].n_negative == 24
+    assert ends[0].resolve_reason is ResolveReason.quiet
+    last_story = START + timedelta(seconds=LEARNED + 23 * every_hours * HOUR)
+    assert ends[0].ends_at is not None
+    assert ends[0].ends_at - last_story == pytest.approx(timedelta(hours=7 * every_hours), abs=timedelta(seconds=1))
+
+
+def test_while_the_feed_is_silent_an_alert_waits_and_goes_on_where_it_stood():
+    slow = burst(0, 1, negative=False) + burst(LEARNED, 12, gap=4 * HOUR)
+    silence = 3 * 24 * HOUR
+    after = LEARNED + 11 * 4 * HOUR + 1
+    heard = [item for item in background(20) if item[0] < after]
+    later = [(seconds + silence, told) for seconds, told in background(20) if seconds >= after]
+    options = {"max_frozen_hours": 300, "negatives_a_day": 100}
+    alone, torn = (alerts_of(items + slow, **options)[-1] for items in (background(20), heard + later))
+    assert alone.resolve_reason is torn.resolve_reason is ResolveReason.quiet
+    assert torn.ends_at is not None
+    assert alone.ends_at is not None
+    waited = torn.ends_at - alone.ends_at
+    assert timedelta(seconds=silence - 6 * HOUR) <= waited <= timedelta(seconds=silence)
+
+
+# Severity and chance
+
+
+def test_severity_rises_with_the_height_and_never_falls():
+    alerts = alerts_of(background(8) + burst(LEARNED, 40, gap=60))
+    ladder = [list(Severity).index(alert.severity) for alert in alerts if alert.severity]
+    assert ladder[0] == 0
+    assert ladder == sorted(ladder)
+    assert alerts[-1].severity is Severity.critical
+
+
+def test_more_news_of_the_usual_mix_is_never_critical():
+    mixed = [(LEARNED + i * 20.0, {"negative": i % 4 == 0, "source": f"s{i % 3}"}) for i in range(600)]
+    assert {alert.severity for alert in alerts_of(background(8) + mixed)} == {Severity.info, Severity.warning}
+
+
+def test_chance_is_the_budget_at_the_threshold_and_falls_with_every_nat():
+    for alert in firing(alerts_of(background(8) + burst(LEARNED, 20))):
+        assert alert.chance_a_day == pytest.approx(alert.budget * math.exp(alert.h - alert.W))
+        assert alert.p_value is not None
+        hours = max((alert.detected_at - alert.first_clock).total_seconds() / HOUR, 1)
+        usual = nbinom(alert.baseline.a, alert.baseline.b / (alert.baseline.b + hours / 24))
+        assert alert.p_value == pytest.approx(usual.sf(alert.n_negative - 2), rel=1e-6)
+
+
+def test_after_a_new_stack_alerts_say_so_for_a_while():
+    other = STACK.model_copy(update={"digest": "d2"})
+    moved = [(s, {**told, "stack": other} if s > DAY_SECONDS else told) for s, told in background(30)]
+    soon, late = burst(LEARNED, 20, stack=other), burst(LEARNED + 20 * DAY_SECONDS, 20, stack=other)
+    alerts = alerts_of(moved + soon + late)
+    assert {alert.quality for alert in alerts if alert.detected_at < START + timedelta(days=10)} == {("model_changed",)}
+    assert {alert.quality for alert in alerts if alert.detected_at > START + timedelta(days=20)} == {()}
+
+
+# Corrections
+
+
+def taken_back(number: int, seconds: float, status: ItemStatus, **options: Any) -> LabelledEvent:
+    """A later word on ``item-<number>``."""
+    later = event(10_000 + number, seconds, status=status, **options)
+    return later.model_copy(update={"item_id": f"item-{number}", "title": f"story {number} again"})
+
+
+def revised(items: list[tuple[float, dict[str, object]]], *words: LabelledEvent) -> list[AlertEvent]:
+    events = sorted([*stream(items), *words], key=lambda each: each.clock)
+    events = [
+        each.model_copy(update={"input": each.input.model_copy(update={"offset": n})}) for n, each in enumerate(events)
+    ]
+    return [alert for alert in detect(Rules(), events, emitted_at=WALL, run_out=True) if alert.key == ENTITY]
+
+
+def numbers_of_the_burst(items: list[tuple[float, dict[str, object]]]) -> list[int]:
+    """Of its stories in the stream."""
+    return [n for n, (_, told) in enumerate(sorted(items, key=lambda item: item[0])) if told.get("topic") == "other"]
+
+
+@pytest.mark.parametrize("status", [ItemStatus.withdrawn, ItemStatus.corrected])
+def test_a_story_that_is_taken_back_is_counted_off_and_shown_as_such(status):
+    items = background(8) + burst(LEARNED, 12)
+    sixth = numbers_of_the_burst(items)[5]
+    word = taken_back(sixth, LEARNED + 12 * 600, status, negative=False)
+    alerts = revised(items, word)
+    said = next(alert for alert in alerts if alert.detected_at == word.clock)
+    assert said.n_negative == alerts[alerts.index(said) - 1].n_negative - 1 == 11
+    assert [evidence.status for evidence in said.evidence if evidence.item_id == f"item-{sixth}"] == [status]
+    assert said.revision == alerts[alerts.index(said) - 1].revision + 1
+
+
+def test_a_correction_that_is_as_bad_changes_the_words_and_no_count():
+    items = background(8) + burst(LEARNED, 12)
+    word = taken_back(numbers_of_the_burst(items)[5], LEARNED + 12 * 600, ItemStatus.corrected)
+    alerts = revised(items, word)
+    said = next(alert for alert in alerts if alert.detected_at == word.clock)
+    assert said.n_negative == 12
+    assert word.title in {evidence.title for evidence in said.evidence}
+
+
+def test_an_alert_whose_stories_are_all_taken_back_ends_so():
+    items = background(8) + burst(LEARNED, 8)
+    words = [
+        taken_back(number, LEARNED + 9 * 600 + n, ItemStatus.withdrawn)
+        for n, number in enumerate(numbers_of_the_burst(items))
+    ]
+    alerts = revised(items, *words)
+    assert alerts[-1].resolve_reason is ResolveReason.withdrawn
+    assert alerts[-1].detected_at <= words[-1].clock
+
+
+# Other keys
+
+
+def test_a_topic_inhibits_the_entities_whose_story_it_tells_and_both_say_so():
+    crisis = [
+        (LEARNED + i * 300.0, {"symbols": (f"BANK{i % 3}",), "topic": "banking", "source": f"s{i % 4}"})
+        for i in range(60)
+    ]
+    alerts = detect(Rules(), stream(background(8) + crisis), emitted_at=WALL, run_out=True)
+    topic = [alert for alert in alerts if alert.key == "banking"]
+    banks = [alert for alert in alerts if alert.key.startswith("symbol:BANK")]
+    hidden = [alert for alert in banks if alert.inhibited_by]
+    assert {ref.alert_id for alert in hidden for ref in alert.inhibited_by} == {topic[0].alert_id}
+    assert {ref.key for alert in topic for ref in alert.inhibits} == {alert.key for alert in hidden}
+
+
+def test_a_topic_whose_alert_is_one_entitys_story_does_not_inhibit_it():
+    one = burst(LEARNED, 40, gap=60, topic="banking")
+    alerts = detect(Rules(), stream(background(8) + one), emitted_at=WALL, run_out=True)
+    assert {alert.key for alert in alerts} >= {ENTITY, "banking"}
+    assert not any(alert.inhibited_by or alert.inhibits for alert in alerts)
+
+
+def test_a_watchlist_fires_as_one_key_by_its_own_budget():
+    banks = [f"symbol:BANK{n}" for n in range(12)]
+    spread = [(LEARNED + i * 120.0, {"symbols": (f"BANK{i % 12}",), "source": f"s{i % 2}"}) for i in range(60)]
+    items = background(8) + spread
+    loose = Watchlist("banks", tuple(banks), budget_a_day=2.0, negatives_a_day=20.0)
+    alerts = alerts_of(items, key="banks", watchlists=(loose,))
+    shared = alerts_of(items, key="banks", watchlists=(replace(loose, budget_a_day=None),))
+    assert firing(alerts)[0].key_type is KeyType.watchlist
+    assert firing(alerts)[0].h < firing(shared)[0].h
+    assert firing(alerts)[0].n_negative < firing(shared)[0].n_negative
+
+
+def test_another_target_is_watched_beside_bad_news():
+    targets = (Target("sentiment", "neutral"), Target("sentiment", "negative"))
+    good = burst(LEARNED, 20, negative=False)
+    calm = [(s, {**told, "negative": True}) for s, told in background(8)]
+    alerts = alerts_of(calm + good, targets=targets)
+    assert {(alert.kind.value, alert.target) for alert in alerts} == {("surge", "sentiment=neutral")}
+    both = alerts_of(background(8) + burst(LEARNED, 20), targets=targets)
+    alone = alerts_of(background(8) + burst(LEARNED, 20))
+    assert [alert.W for alert in both] == [alert.W for alert in alone]

@@ -180,7 +180,7 @@ class Detector:
     @property
     def learning(self) -> bool:
         """Whether nothing fires yet, because there has been too little exposure under this stack."""
-        return self._shard.learning.at(self._shard.exposure.total_ms)
+        return self._shard.learning.at(self._shard.exposures.flat.total_ms)
 
     def facts(self) -> Facts:
         """Where this shard stands; looks at every key."""
@@ -193,7 +193,7 @@ class Detector:
             keys=len(states),
             keys_learning=young,
             learning=learning,
-            exposure_days=shard.exposure.total_ms / DAY_MS,
+            exposure_days=shard.exposures.flat.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
             firing=sum(state.alert is not None for state in states),
             late=self._late,
@@ -227,14 +227,14 @@ def detect(
         rules: The rule version.
         partitions: The events of each labelled partition; the clock does not fall within one.
         emitted_at: Wall time for every alert.
-        run_out: Whether time goes on for a day after the last event, so that every alert resolves.
+        run_out: Whether time goes on after the last event until every alert has resolved.
     """
     detector = Detector(rules, len(partitions))
     detector.begin({number: Position(0, 0) for number in range(len(partitions))})
     last = max((event.clock for events in partitions for event in events), default=None)
     if last is None:
         return []
-    end = last + (timedelta(days=1) if run_out else timedelta(milliseconds=1))
+    end = last + timedelta(hours=rules.max_frozen_hours * run_out, milliseconds=1)
     for number, events in enumerate(partitions):
         for offset, event in enumerate(events):
             detector.add_event(number, offset, event)

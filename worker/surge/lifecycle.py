@@ -12,6 +12,7 @@ from typing import NamedTuple
 from schemas.events import AlertKind, KeyType, ResolveReason, Severity
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster
+from worker.surge.exposure import Exposure
 from worker.surge.keys import NEGATIVE, Target
 from worker.surge.rules import Rules
 from worker.surge.runs import Bank, Level, Moment, Reading, Run, Runs, add_negative, no_runs, readings
@@ -218,24 +219,33 @@ class Resolution(NamedTuple):
     reason: ResolveReason
 
 
-def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules) -> Resolution:
-    """The end of an alert if no more negative clusters come.
+def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules, exposure: Exposure) -> Resolution:
+    """The end of an alert if no more items come: those ends that exposure reaches before it stands still.
 
-    The key's last negative cluster was an item of the feed, so for ``quiet_hours`` after it exposure runs with the
-    clock, and the instant at which every W has fallen below ``resolve_below`` h has a closed form.
+    Each is the first clock at which an exposure is reached, so items that come before it do not move it.
     """
-    last, since = state.last_negative, alert.fired or alert.started
-    below_ms = last.clock_ms
+    last = state.last_negative
+    below_ms = last.exposure_ms
     for rate, h, run in zip(RATES, bank.thresholds, state.runs, strict=True):
         if run is not None:
-            exposure_ms = run.exposure_below_ms(rules.resolve_below * h, rate)
-            below_ms = max(below_ms, last.clock_ms + exposure_ms - last.exposure_ms)
+            below_ms = max(below_ms, run.exposure_below_ms(rules.resolve_below * h, rate))
+    quiet_ms = last.exposure_ms + _quiet_ms(alert.run, last, rules)
     ends = (
-        Resolution(below_ms, ResolveReason.below_threshold),
-        Resolution(last.clock_ms + round(rules.quiet_hours * HOUR_MS), ResolveReason.quiet),
-        Resolution(since.clock_ms + round(rules.max_frozen_hours * HOUR_MS), ResolveReason.new_level),
+        (exposure.clock_at(below_ms), ResolveReason.below_threshold),
+        (exposure.clock_at(quiet_ms), ResolveReason.quiet),
+        ((alert.fired or alert.started).clock_ms + round(rules.max_frozen_hours * HOUR_MS), ResolveReason.new_level),
     )
-    return min(ends, key=lambda end: end.clock_ms)
+    return min(Resolution(clock_ms, reason) for clock_ms, reason in ends if clock_ms is not None)
+
+
+def _quiet_ms(run: Run, last: Moment, rules: Rules) -> int:
+    """Exposure without a negative cluster that ends an alert.
+
+    While a surge goes on, a gap of c mean gaps has the chance e^-c, so seven of them are seen once in a thousand
+    clusters.
+    """
+    mean_gap_ms = (last.exposure_ms - run.first.exposure_ms) / max(run.negatives - 1, 1)
+    return round(max(rules.quiet_hours * HOUR_MS, rules.quiet_gaps * mean_gap_ms))
 
 
 def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -> None:
@@ -270,9 +280,9 @@ def _run_ends_ms(run: Run, rules: Rules) -> int:
     return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
 
 
-def due_ms(state: KeyState, bank: Bank, rules: Rules) -> int:
+def due_ms(state: KeyState, bank: Bank, rules: Rules, exposure: Exposure) -> int:
     """The clock at which time alone changes this key: an alert ends, a run is too old, the key is forgotten."""
     if state.alert is not None:
-        return resolution(state, state.alert, bank, rules).clock_ms
+        return resolution(state, state.alert, bank, rules, exposure).clock_ms
     ends = [_run_ends_ms(run, rules) for run in state.runs if run is not None]
     return min(ends, default=state.last_clock_ms + round(rules.forget_key_days * DAY_MS))

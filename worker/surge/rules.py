@@ -6,6 +6,7 @@ from hashlib import blake2b
 import orjson
 
 from schemas.events import KeyType
+from worker.surge.exposure import FLAT, Profile
 from worker.surge.keys import NEGATIVE, Target, Watchlist
 
 ALGORITHM = 2
@@ -56,6 +57,27 @@ class Priors:
 
 
 @dataclass(frozen=True, slots=True)
+class Profiles:
+    """How the week usually goes for each key type."""
+
+    entity: Profile = FLAT
+    source: Profile = FLAT
+    topic: Profile = FLAT
+    market: Profile = FLAT
+    watchlist: Profile = FLAT
+
+    def of(self, key_type: KeyType) -> Profile:
+        """The profile of a key type."""
+        return {
+            KeyType.entity: self.entity,
+            KeyType.source: self.source,
+            KeyType.topic: self.topic,
+            KeyType.market: self.market,
+            KeyType.watchlist: self.watchlist,
+        }[key_type]
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The settings of the detector; ``version`` names them in every alert.
 
@@ -65,6 +87,7 @@ class Rules:
         negatives_a_day: V, key-attributed negative clusters a day (a story on four keys counts four).
         budget_a_day: F, the false alerts a day the desk accepts.
         priors: What is believed of a key before there are data, by its type.
+        profiles: How much each hour of the week counts, by key type.
         half_life_days: Exposure after which data weigh half in a baseline.
         guard_hours: The latest hours that are not yet baseline.
         learning_days: Exposure under a stack before anything may fire.
@@ -92,6 +115,7 @@ class Rules:
     negatives_a_day: float = 20_000.0
     budget_a_day: float = 2.0
     priors: Priors = Priors()
+    profiles: Profiles = Profiles()
     half_life_days: float = 14.0
     guard_hours: int = 6
     learning_days: float = 3.0

@@ -4,8 +4,7 @@ Owns the state and knows which parts of it changed. Knows nothing of partitions,
 """
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +19,7 @@ from worker.surge.codec import (
     unpack_key,
 )
 from worker.surge.copies import Cluster, first_mention, fold_key, revise_story
-from worker.surge.exposure import Exposure
+from worker.surge.exposure import Exposures
 from worker.surge.keys import MARKET, Key, Mentions, is_hit
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
@@ -58,7 +57,7 @@ class Shard:
         self.rules = rules
         self._versions = versions
         self.keys: dict[str, KeyState] = {}
-        self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
+        self.exposures = Exposures(round(rules.max_silence_hours * HOUR_MS), rules.profiles.of)
         self.learning = Learning(round(rules.learning_days * DAY_MS))
         self._version = rules.version
         self._banks = Banks(rules)
@@ -69,14 +68,15 @@ class Shard:
         self._by_fold: dict[str, Cluster] = {}
         self._by_item: dict[str, Cluster] = {}
         self._firing: dict[str, None] = {}
+        self._waiting: dict[str, None] = {}
         self._window: deque[Cluster] = deque()
         self._timers = Timers()
         self._dirty: dict[str, None] = {}
 
     def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]], clock_ms: int) -> None:
         """Take the state over from ``totals()``, and from the newest record of each name, as of a merge clock."""
-        self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms = totals
-        self.exposure = replace(self.exposure, total_ms=exposure_ms, last_item_clock_ms=last_clock_ms)
+        self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms, *others = totals
+        self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms)
         for name, value in records:
@@ -86,7 +86,7 @@ class Shard:
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
                 self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
         for name, state in self.keys.items():
-            self._schedule(name, state)
+            self._schedule(name, Key.parse(name), state)
             self._hold(state.cited())
             if state.firing is not None:
                 self._firing[name] = None
@@ -104,12 +104,13 @@ class Shard:
         stack = None if learning.stack is None else [learning.stack.name, learning.stack.digest]
         return [
             self._seq,
-            self.exposure.total_ms,
-            self.exposure.last_item_clock_ms,
+            self.exposures.flat.total_ms,
+            self.exposures.flat.last_item_clock_ms,
             stack,
             learning.epoch,
             learning.since_ms,
             dict(learning.heard_ms),
+            *self.exposures.others(),
         ]
 
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -132,13 +133,13 @@ class Shard:
 
     def apply(self, event: LabelledEvent, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
-        now = Moment(clock_ms, self.exposure.advance(clock_ms))
-        self.learning.hear(event.stack, now.exposure_ms)
+        self.exposures.advance(clock_ms)
+        self.learning.hear(event.stack, self.exposures.flat.total_ms)
         self._seq += 1
-        context = self._context(now, emitted_at)
+        self._go_on()
         told = None if event.status is ItemStatus.usable else self._find_told(event)
         if told is not None:
-            return self._revise_story(told, event, context)
+            return self._revise_story(told, event, clock_ms, emitted_at)
         if event.abstained or event.status is ItemStatus.withdrawn:
             return []
         fold = fold_key(event.title, event.similarity_key)
@@ -148,7 +149,10 @@ class Shard:
             return []
         keys = self._keys_of(event)
         cluster = self._open_cluster(event, fold, tuple(str(key) for key, hit in keys if hit), clock_ms)
-        revisions = [self._add_cluster(key, hit, cluster, event.source, context) for key, hit in keys]
+        revisions = [
+            self._add_cluster(key, hit, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
+            for key, hit in keys
+        ]
         return [revision for revision in revisions if revision is not None]
 
     def _keys_of(self, event: LabelledEvent) -> list[tuple[Key, bool]]:
@@ -168,7 +172,9 @@ class Shard:
         if cluster.story is not None:
             self._by_item[cluster.story.item_id] = cluster
 
-    def _revise_story(self, cluster: Cluster, event: LabelledEvent, context: Context) -> list[AlertEvent]:
+    def _revise_story(
+        self, cluster: Cluster, event: LabelledEvent, clock_ms: int, emitted_at: datetime
+    ) -> list[AlertEvent]:
         """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
 
         Keys on which only the corrected item is negative do not count it: it is no new story.
@@ -179,28 +185,30 @@ class Shard:
         cluster.story = revise_story(cluster.story, event)
         before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
-        revisions = [
-            self._revise_key(name, cluster, context, lost=name not in still, whole=whole)
-            for name in before
-            if name in self.keys
-        ]
-        return [revision for revision in revisions if revision is not None]
+        revisions: list[AlertEvent] = []
+        for key in map(Key.parse, before):
+            state = self.keys.get(str(key))
+            if state is not None:
+                lost = str(key) not in still
+                if lost:
+                    take_back(state, cluster, whole=whole)
+                context = self._context(key.type, clock_ms, emitted_at)
+                revisions += self._revise_for(key, state, cluster, context, lost=lost)
+        return revisions
 
-    def _revise_key(
-        self, name: str, cluster: Cluster, context: Context, *, lost: bool, whole: bool
-    ) -> AlertEvent | None:
-        key, state = Key.parse(name), self.keys[name]
-        cited = state.alert is not None and cluster.id in state.alert.evidence
-        if lost:
-            take_back(state, cluster, whole=whole)
-            self._dirty[KEY_PREFIX + name] = None
-        if state.alert is None or not (lost or cited):
-            return None
-        self._dirty[KEY_PREFIX + name] = None
-        if lost and is_spent(state, state.alert, self._banks.of(key), self.rules, context.now):
-            return self._end(key, state, ResolveReason.withdrawn, context)
-        self._schedule(name, state)
-        return self._revise(key, state, state.alert, context)
+    def _revise_for(
+        self, key: Key, state: KeyState, cluster: Cluster, context: Context, *, lost: bool
+    ) -> Iterator[AlertEvent]:
+        """What becomes of a key's alert when one of its stories was corrected or ``lost``."""
+        self._dirty[KEY_PREFIX + str(key)] = None
+        alert = state.alert
+        if alert is None or not (lost or cluster.id in alert.evidence):
+            return
+        if lost and is_spent(state, alert, self._banks.of(key), self.rules, context.now):
+            yield self._end(key, state, ResolveReason.withdrawn, context)
+            return
+        self._schedule(str(key), key, state)
+        yield self._revise(key, state, alert, context)
 
     def _add_copy(self, cluster: Cluster) -> None:
         cluster.copies += 1
@@ -224,7 +232,7 @@ class Shard:
 
     def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
         name, now = str(key), context.now
-        state = self._state_of(name, now)
+        state = self._state_of(name, key, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if hit else None)
         for run in state.counting():
@@ -235,17 +243,35 @@ class Shard:
         if not hit or (context.learning and state.alert is None):
             return None
         revision = self._add_negative(key, state, cluster, context)
-        self._schedule(name, state)
+        self._schedule(name, key, state)
         return revision
 
-    def _schedule(self, name: str, state: KeyState) -> None:
+    def _schedule(self, name: str, key: Key, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
-        self._timers.schedule(name, self._due_ms(name, state))
+        due_ms = self._due_ms(key, state)
+        if state.alert is not None:
+            due_ms = min(due_ms, self.exposures.of(key.type).still_from_ms)
+        self._timers.schedule(name, due_ms)
 
-    def _due_ms(self, name: str, state: KeyState) -> int:
-        return due_ms(state, self._banks.of(Key.parse(name)), self.rules)
+    def _due_ms(self, key: Key, state: KeyState) -> int:
+        return due_ms(state, self._banks.of(key), self.rules, self.exposures.of(key.type))
 
-    def _state_of(self, name: str, now: Moment) -> KeyState:
+    def _put_off(self, name: str, key: Key, state: KeyState, clock_ms: int) -> None:
+        """It is not due yet. Where exposure stands still, only an item can bring the end of an alert nearer."""
+        if state.alert is not None and clock_ms >= self.exposures.of(key.type).still_from_ms:
+            self._waiting[name] = None
+            self._timers.schedule(name, self._due_ms(key, state))
+        else:
+            self._schedule(name, key, state)
+
+    def _go_on(self) -> None:
+        """An item came: exposure goes on."""
+        for name in self._waiting:
+            if name in self.keys:
+                self._schedule(name, Key.parse(name), self.keys[name])
+        self._waiting.clear()
+
+    def _state_of(self, name: str, key: Key, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
         state = self.keys.get(name)
         epoch = self.learning.epoch
@@ -254,7 +280,7 @@ class Shard:
             state = self.keys[name] = KeyState(epoch, Baseline.starting_after(now.exposure_ms), now.clock_ms)
             state.sources = sources
             self._release(cited)
-            self._schedule(name, state)
+            self._schedule(name, key, state)
         return state
 
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
@@ -312,26 +338,26 @@ class Shard:
             state = self.keys.get(name)
             if state is None:
                 continue
-            due = self._due_ms(name, state)
-            if due > clock_ms:
-                self._timers.schedule(name, due)
+            key = Key.parse(name)
+            if self._due_ms(key, state) > clock_ms:
+                self._put_off(name, key, state, clock_ms)
                 continue
-            return clock_ms, self._wake(name, state, Moment(clock_ms, self.exposure.at(clock_ms)), emitted_at)
+            return clock_ms, self._wake(name, key, state, self._context(key.type, clock_ms, emitted_at))
         return None
 
-    def _wake(self, name: str, state: KeyState, now: Moment, emitted_at: datetime) -> list[AlertEvent]:
-        key, revisions = Key.parse(name), []
+    def _wake(self, name: str, key: Key, state: KeyState, context: Context) -> list[AlertEvent]:
+        revisions = []
         self._dirty[KEY_PREFIX + name] = None
         if state.alert is not None:
-            end = resolution(state, state.alert, self._banks.of(key), self.rules)
-            revisions.append(self._end(key, state, end.reason, self._context(now, emitted_at)))
+            end = resolution(state, state.alert, self._banks.of(key), self.rules, self.exposures.of(key.type))
+            revisions.append(self._end(key, state, end.reason, context))
         else:
             before = state.cited()
-            if not close_old_runs(state, self.rules, now):
+            if not close_old_runs(state, self.rules, context.now):
                 del self.keys[name]
             self._release(before - state.cited())
         if name in self.keys:
-            self._schedule(name, state)
+            self._schedule(name, key, state)
         return revisions
 
     def _end(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
@@ -343,12 +369,12 @@ class Shard:
         self._release(before - state.cited())
         return revision
 
-    def _context(self, now: Moment, emitted_at: datetime) -> Context:
-        learning = self.learning
+    def _context(self, key_type: KeyType, clock_ms: int, emitted_at: datetime) -> Context:
+        learning, flat_ms = self.learning, self.exposures.flat.at(clock_ms)
         assert learning.stack is not None
-        changed = learning.changed_within(now.exposure_ms, self.rules.model_changed_days * DAY_MS)
-        stack, young = learning.stack, learning.at(now.exposure_ms)
-        return Context(self.rules, self._version, stack, young, changed, now, emitted_at)
+        now = Moment(clock_ms, self.exposures.of(key_type).at(clock_ms))
+        changed = learning.changed_within(flat_ms, self.rules.model_changed_days * DAY_MS)
+        return Context(self.rules, self._version, learning.stack, learning.at(flat_ms), changed, now, emitted_at)
 
     def _revise(
         self, key: Key, state: KeyState, alert: Alert, context: Context, reason: ResolveReason | None = None
