@@ -6,7 +6,7 @@ Copies: 30 % reprints; the same alerts. Once: alerts that one surge opened on it
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -20,11 +20,13 @@ from schemas.events import AlertEvent, LabelledEvent
 from tests.surge_streams import DAY_SECONDS, WALL, arrivals, at, stream
 from worker.backtest.poisson import count_interval
 from worker.detector import detect
+from worker.lives import fired_lives
 from worker.surge.rules import Rules
-from worker.surge.runs import thresholds
+from worker.surge.runs import make_bank
 from worker.surge.statistics import RATES, run_statistic
 
 RULES = Rules()
+THRESHOLDS = make_bank(*RULES.stakes(None)).thresholds
 SOURCES = ("a", "b", "c", "d")
 TOPICS = "vwxyz"
 KEYS_OF_A_STORY = 4
@@ -88,7 +90,7 @@ def measure_chance(plan: Plan) -> Chance:
     for seed in range(plan.streams):
         events = stream(_calm(Random(seed), LEARNING_DAYS + plan.days))
         since = at(3 * DAY_SECONDS)
-        alerts += sum(alert.revision == 1 for alert in detect(RULES, events, emitted_at=WALL))
+        alerts += len(fired_lives(detect(RULES, events, emitted_at=WALL)))
         negatives += sum(_is_negative(event) for event in events if event.clock >= since)
     return Chance(alerts, negatives * KEYS_OF_A_STORY)
 
@@ -116,7 +118,7 @@ def _is_negative(event: LabelledEvent) -> bool:
 
 def try_jump(rate_a_day: float, jump: float, random: Random) -> Trial:
     """Two calm weeks of one symbol, a quarter of its stories negative, then a jump of the negative ones."""
-    start, days = QUIET_DAYS * DAY_SECONDS, min(MAX_STORIES / (rate_a_day * jump), RULES.max_run_days)
+    start, days = QUIET_DAYS * DAY_SECONDS, MAX_STORIES / (rate_a_day * jump)
     items = list(_calm_symbol(random, rate_a_day, QUIET_DAYS + days))
     more = arrivals(random, rate_a_day * (jump - 1), QUIET_DAYS, QUIET_DAYS + days)
     items += [(seconds, _story(random, SYMBOL, negative=True)) for seconds in more]
@@ -135,8 +137,8 @@ def _calm_symbol(random: Random, rate_a_day: float, days: float) -> Iterator[Ite
 
 
 def _opened(alerts: Sequence[AlertEvent]) -> list[AlertEvent]:
-    """The first revision of each alert on the symbol."""
-    return [alert for alert in alerts if alert.revision == 1 and alert.key == f"symbol:{SYMBOL}"]
+    """The revision with which each alert on the symbol fired."""
+    return [life[0] for life in fired_lives(alerts) if life[0].key == f"symbol:{SYMBOL}"]
 
 
 def _bare_test(a: float, b: float, rate_a_day: float, random: Random) -> int:
@@ -144,7 +146,7 @@ def _bare_test(a: float, b: float, rate_a_day: float, random: Random) -> int:
     runs = [[0, 0.0] for _ in RATES]
     for count in range(1, 10_000):
         gap = random.expovariate(rate_a_day)
-        for run, multiple, h in zip(runs, RATES, thresholds(RULES), strict=True):
+        for run, multiple, h in zip(runs, RATES, THRESHOLDS, strict=True):
             run[1] += gap
             if not run[0] or run_statistic(int(run[0]), run[1], a, b, multiple) <= 0:
                 run[:] = [0, 0.0]
@@ -157,6 +159,10 @@ def _bare_test(a: float, b: float, rate_a_day: float, random: Random) -> int:
 # Copies
 
 
+def _detect(items: Iterable[Item]) -> list[AlertEvent]:
+    return detect(RULES, stream(items), emitted_at=WALL)
+
+
 def compare_copies(seed: int) -> tuple[int, bool]:
     """Alerts of a stream with a surge, and whether 30 % reprints within a day leave key, kind and start alone."""
     random = Random(seed)
@@ -165,10 +171,9 @@ def compare_copies(seed: int) -> tuple[int, bool]:
     items = [(seconds, {**story, "title": f"story {number}"}) for number, (seconds, story) in enumerate(items)]
     copied = [*items, *((s + random.uniform(1, 72_000), story) for s, story in items if random.random() < 0.3)]
     alone, together = (
-        [(alert.key, alert.kind, alert.starts_at) for alert in detect(RULES, stream(each), emitted_at=WALL)
-         if alert.revision == 1]
+        [(life[0].key, life[0].kind, life[0].starts_at) for life in fired_lives(_detect(each))]
         for each in (items, copied)
-    )  # fmt: skip
+    )
     return len(alone), alone == together
 
 

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-import orjson
 import pytest
 from typer.testing import CliRunner
 
 from backtests import write_demo
+from schemas.events import AlertEvent
 from worker.cli import app
 from worker.errors import Misconfigured
+from worker.lives import fired_lives
 
 ENVIRONMENT = {"STACKNORM_ENGINE__KIND": "deterministic", "STACKNORM_SURGE__NEGATIVES_A_DAY": "60"}
 
@@ -25,8 +26,8 @@ def test_alerts_are_shown_and_written_and_labels_are_kept(tmp_path: Path):
     assert f"wrote {alerts}" in done.stdout
     assert f"wrote {page}" in done.stdout
     assert f"labels are kept in {tmp_path / 'kept'}" in done.stderr
-    ids = {orjson.loads(line)["alert_id"] for line in alerts.read_bytes().splitlines()}
-    assert f"{len(ids)} alerts in" in done.stdout
+    revisions = [AlertEvent.model_validate_json(line) for line in alerts.read_bytes().splitlines()]
+    assert f"{len(fired_lives(revisions))} alerts in" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
 
 

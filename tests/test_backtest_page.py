@@ -197,6 +197,9 @@ def test_alerts_are_written_as_events_one_a_line(found, tmp_path):
     assert [AlertEvent.model_validate_json(line).alert_id for line in lines] == [a.alert_id for a in found.alerts]
 
 
+NESTED = {"evidence", "provenance", "inhibited_by", "inhibits"}
+
+
 def test_alerts_are_written_as_rows_with_the_same_fields(found, tmp_path):
     polars = pytest.importorskip("polars")
     write_out(found.alerts, tmp_path / "alerts.parquet")
@@ -207,8 +210,9 @@ def test_alerts_are_written_as_rows_with_the_same_fields(found, tmp_path):
             at = told.pop(name)
             assert row.pop(name) == (at and at.replace(microsecond=at.microsecond // 1000 * 1000))
         assert {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()
-                if name not in {"evidence", "provenance"}} == {
-            name: value for name, value in row.items() if name not in {"evidence", "provenance"}}  # fmt: skip
+                if name not in NESTED} == {
+            name: value for name, value in row.items() if name not in NESTED}  # fmt: skip
+        assert [other["alert_id"] for other in row["inhibited_by"]] == [other.alert_id for other in alert.inhibited_by]
         assert [story["title"] for story in row["evidence"]] == [story.title for story in alert.evidence]
         assert row["provenance"]["inputs"][0]["offset"] == alert.provenance.inputs[0].offset
     write_out((), tmp_path / "none.parquet")

@@ -14,6 +14,7 @@ import pytest
 
 from worker.child import Child
 from worker.demo.stream import FOLDER, load_stream
+from worker.topics import Topics, plan_topics
 
 pytestmark = pytest.mark.kafka
 
@@ -79,7 +80,7 @@ def test_check_names_what_is_missing_and_how_to_mend_it(terminal):
     assert f"topic {terminal.settings['STACKNORM_TOPICS__PREFIX']}raw does not exist" in before.stdout
     assert "stacknorm-worker topics create" in before.stdout
     created = terminal.run("topics", "create")
-    assert created.stdout.count("created") == 6
+    assert created.stdout.count("created") == len(plan_topics(Topics(), 1, archive=False))
     after = terminal.run("check")
     assert (after.returncode, after.stdout.count("wrong")) == (0, 0), after.stdout
 
@@ -152,4 +153,4 @@ def test_the_subscriber_of_the_readme_prints_alerts(terminal, worker, tmp_path):
         first = await_lines(subscriber.log_file, 1)[0]
     finally:
         subscriber.kill()
-    assert re.fullmatch(r"firing negative_\w+ \S.* \d+ negative, \d+\.\d\d expected", first)
+    assert re.fullmatch(r"(pending|firing) negative_\w+ \S.* \d+ negative, \d+\.\d\d expected", first)

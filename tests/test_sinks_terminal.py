@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 import schemas
-from schemas.events import AlertEvent, AlertStatus, KeyType, LabelledEvent
-from worker.sinks.terminal import describe_key, render_alert, render_label
+from schemas.events import AlertEvent, AlertKind, AlertStatus, KeyType, LabelledEvent
+from worker.sinks.terminal import AlertLines, describe_key, render_alert, render_label
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
 LABELLED, ABSTAINED = (
@@ -43,11 +43,32 @@ def test_an_alert_says_what_came_what_was_expected_and_by_which_stories():
     assert "W 14.2 >= h 12.1" in box
 
 
-def test_later_revisions_and_the_end_take_one_line_each():
-    later = FIRING.model_copy(update={"revision": 2})
-    assert len(shown(render_alert(later)).splitlines()) == 1
-    assert RESOLVED.status is AlertStatus.resolved
-    assert shown(render_alert(RESOLVED)).startswith("■ resolved: entity HRVL at Thu 05 Mar 14:30 (quiet)")
+def lines_of(*alerts):
+    lines = AlertLines()
+    return [shown(line).strip() for alert in alerts if (line := lines.render(alert)) is not None]
+
+
+def revision(number, **fields):
+    return FIRING.model_copy(update={"revision": number, **fields})
+
+
+def test_an_alert_is_a_box_when_it_fires_and_a_line_at_every_fifth_story_and_at_the_end():
+    later = [revision(number, n_negative=number + 4) for number in range(2, 8)]
+    box, still, end = lines_of(FIRING, *later, RESOLVED)
+    assert "ALERT" in box
+    assert still.startswith("● still firing: entity HRVL, 10 negative stories")
+    assert end.startswith("■ resolved: entity HRVL at Thu 05 Mar 14:30 (quiet)")
+
+
+def test_a_pending_alert_is_one_line_until_it_fires_and_nothing_when_it_ends_unfired():
+    waiting = [revision(number, status=AlertStatus.pending) for number in (1, 2)]
+    assert [line[:9] for line in lines_of(*waiting, revision(3))] == ["○ pending", "╭─ ALERT "]
+    assert len(lines_of(*waiting, RESOLVED)) == 1
+
+
+def test_stories_of_another_target_are_called_by_its_label():
+    for target, words in (("sentiment=positive", "5 positive stories of 6"), ("topic=Fraud", "5 “Fraud” stories of 6")):
+        assert words in shown(render_alert(FIRING.model_copy(update={"target": target, "kind": AlertKind.surge})))
 
 
 def test_the_market_is_called_by_its_name():

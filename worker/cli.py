@@ -151,15 +151,17 @@ def tail(
     from schemas.events import AlertEvent, LabelledEvent
     from worker.runner.tasks import stop_on_signals
     from worker.sinks.tail import decode_output, follow, output_places, read_active
-    from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
+    from worker.sinks.terminal import AlertLines, render_alert, render_label
+
+    lines = AlertLines()
 
     def show(event: LabelledEvent | AlertEvent) -> None:
         if as_json:
             print(event.to_json().decode(), flush=True)  # noqa: T201 -- the output of this command
         elif not isinstance(event, AlertEvent):
             out.print(render_label(event), no_wrap=True, overflow="ellipsis")
-        elif active or is_worth_a_line(event):
-            out.print(render_alert(event, whole=active))
+        elif (line := render_alert(event) if active else lines.render(event)) is not None:
+            out.print(line)
 
     async def follow_all() -> None:
         settings = await read_settings_of_a_running_system(context)

@@ -195,7 +195,7 @@ class Detector:
             learning=learning,
             exposure_days=shard.exposures.flat.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
-            firing=sum(state.alert is not None for state in states),
+            firing=sum(state.firing is not None for state in states),
             late=self._late,
         )
 

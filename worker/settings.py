@@ -5,18 +5,21 @@ An environment variable is ``STACKNORM_`` and the path to the setting, nested wi
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import to_json
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from worker.breaker import BreakerRules
 from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
+from worker.surge.keys import Target, Watchlist
 from worker.surge.rules import Rules
 from worker.surge.versions import STATE, Versions
 from worker.topics import Topics, TopicSpec, plan_topics
@@ -123,15 +126,47 @@ class DeadLetterSettings(Section):
         return self
 
 
+class WatchlistSettings(Section):
+    """A set of entities and topics that counts as one key."""
+
+    entities: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    budget_a_day: Annotated[float, Field(gt=0)] | None = None
+    negatives_a_day: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if not (self.entities or self.topics):
+            raise ValueError("it has neither entities nor topics")
+        return self
+
+
+SENSITIVITIES: Mapping[str, float] = MappingProxyType({"fewer": 0.5, "balanced": 2.0, "more": 8.0})
+"""False alerts a day of each preset."""
+
+
 class SurgeSettings(Section):
     """The alarm: how many false ones a day are worth it."""
 
-    budget_a_day: Annotated[float, Field(gt=0)] = 2.0
-    """F: the false alerts a day the desk accepts, over all keys together."""
+    sensitivity: Literal["fewer", "balanced", "more"] = "balanced"
+    """How many alerts: a budget of 0.5, 2 or 8 false ones a day."""
+    budget_a_day: Annotated[float, Field(gt=0)] | None = None
+    """F, instead of ``sensitivity``: the false alerts a day the desk accepts, over all keys together."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("sentiment=negative",)
+    """What is watched for, each apart: labels of the sentiment or the topic, such as ``topic=Opinion``."""
+    watchlists: dict[Annotated[str, Field(pattern=r"^[\w .-]{1,64}$")], WatchlistSettings] = {}  # noqa: RUF012 -- pydantic copies it
+    """Sets that are one key: ``[surge.watchlists.NAME]`` with ``entities`` or ``topics``, and a ``budget_a_day``."""
     negatives_a_day: Annotated[float, Field(gt=0)] = 20_000.0
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
     state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
     """Of the state's records that are written; the newest once no worker of the last version runs."""
+
+    @field_validator("targets")
+    @classmethod
+    def _are_targets(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        for text in targets:
+            Target.parse(text)
+        return targets
 
 
 class HttpSettings(Section):
@@ -263,7 +298,13 @@ class Settings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """The detector's rules."""
-        return Rules(negatives_a_day=self.surge.negatives_a_day, budget_a_day=self.surge.budget_a_day)
+        surge = self.surge
+        return Rules(
+            targets=tuple(Target.parse(text) for text in surge.targets),
+            watchlists=tuple(Watchlist(name, **dict(told)) for name, told in sorted(surge.watchlists.items())),
+            negatives_a_day=surge.negatives_a_day,
+            budget_a_day=surge.budget_a_day or SENSITIVITIES[surge.sensitivity],
+        )
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
@@ -308,7 +349,7 @@ def describe_settings(model: type[BaseModel] = Settings, prefix: str = "") -> It
         if isinstance(section, type) and issubclass(section, Section):
             yield from describe_settings(section, f"{prefix}{name}.")
         else:
-            default = "random" if field.default_factory else str(field.default)
+            default = "random" if field.default_factory else _spell(field.default)
             secret = SecretStr in get_args(field.annotation)
             yield Described(prefix + name, default, field.description or "", secret)
 
@@ -321,7 +362,13 @@ def _look_up(settings: Settings, name: str) -> object:
 
 
 def _reveal(value: object) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return _spell(value)
+
+
+def _spell(value: object) -> str:
+    return to_json(value).decode() if isinstance(value, tuple | dict) else str(value)
 
 
 def _explain(error: ValidationError) -> str:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from rich.table import Table
 
-from schemas.events import AlertEvent, AlertKind
+from schemas.events import AlertEvent
 from worker.backtest.parquet import require_polars, write_alerts
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import figure
 from worker.errors import Misconfigured
 from worker.sinks.terminal import describe_key
+from worker.surge.lifecycle import is_volume
 
 FORMATS = (".jsonl", ".parquet")
 MINUTE = "%Y-%m-%d %H:%M"
-WORDS = {AlertKind.negative_surge: "surge", AlertKind.negative_volume: "volume"}
 
 
 def check_out(path: Path) -> None:
@@ -51,12 +51,13 @@ def write_out(alerts: Sequence[AlertEvent], path: Path) -> None:
 def render_table(found: Backtest) -> Table:
     """The alerts, as they stood at the end."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for column in ("key", "kind", "fired (UTC)", "ended"):
-        table.add_column(column, overflow="ellipsis")
+    for column in ("key", "kind", "severity", "fired (UTC)", "ended"):
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
     for column in ("negative", "expected", "times"):
         table.add_column(column, justify="right")
     for first, last in ((life[0], life[-1]) for life in found.lives):
         ended = "[red]firing[/]" if last.ends_at is None else f"{last.ends_at:{MINUTE}}"
         counts = (str(last.n_negative), figure(last.expected), figure(last.ratio))
-        table.add_row(describe_key(first), WORDS[first.kind], f"{first.starts_at:{MINUTE}}", ended, *counts)
+        kind = "volume" if is_volume(first.kind) else "surge"
+        table.add_row(describe_key(first), kind, str(last.severity), f"{first.detected_at:{MINUTE}}", ended, *counts)
     return table

@@ -1,6 +1,7 @@
 """Parquet in and out; the only user of polars, which is needed for nothing else and may be missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -41,26 +42,29 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def write_alerts(alerts: Sequence[AlertEvent], path: Path) -> None:
     """Every revision as a row; the columns are the fields of the event, nested where they are."""
     polars = require_polars(path)
-    rows = [
-        alert.model_dump(exclude={"status", "kind", "key_type", "resolve_reason"}) | _words(alert) for alert in alerts
-    ]
+    rows = [_row(alert) for alert in alerts]
     polars.DataFrame(rows, schema=_alert_schema(polars)).write_parquet(path)
 
 
-def _words(alert: AlertEvent) -> dict[str, str | None]:
-    return {
-        "status": alert.status.value,
-        "kind": alert.kind.value,
-        "key_type": alert.key_type.value,
-        "resolve_reason": None if alert.resolve_reason is None else alert.resolve_reason.value,
-    }
+def _row(alert: AlertEvent) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in alert.model_dump().items()}
+
+
+def _plain(value: Any) -> Any:
+    """Of a word its text, all the way down: polars takes no enumerations."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _alert_schema(pl: ModuleType) -> dict[str, Any]:
     """The columns of alerts; those of an archive without any too."""
     instant, text, count, measure = pl.Datetime("ms", "UTC"), pl.String, pl.Int64, pl.Float64
     story = {"item_id": text, "title": text, "url": text, "source": text, "score": measure}
-    story |= {"received_at": instant, "copies": count}
+    story |= {"received_at": instant, "copies": count, "status": text}
+    other = pl.List(pl.Struct({"alert_id": text, "key_type": text, "key": text}))
     stack = pl.Struct({"name": text, "digest": text})
     place = pl.Struct({"topic": text, "partition": count, "offset": count})
     return {
@@ -71,7 +75,12 @@ def _alert_schema(pl: ModuleType) -> dict[str, Any]:
         "resolve_reason": text,
         **dict.fromkeys(("n_negative", "n_total", "n_copies", "n_sources"), count),
         **dict.fromkeys(("expected", "ratio", "R", "W", "h", "budget"), measure),
-        "baseline": pl.Struct({"a": measure, "b": measure, "learning": pl.Boolean}),
+        "severity": text,
+        **dict.fromkeys(("p_value", "chance_a_day"), measure),
+        **dict.fromkeys(("key_name", "target"), text),
+        **dict.fromkeys(("inhibited_by", "inhibits"), other),
+        "quality": pl.List(text),
+        "baseline": pl.Struct({"a": measure, "b": measure, "share": measure, "learning": pl.Boolean}),
         "evidence": pl.List(pl.Struct(story)),
         "incomplete_partitions": pl.List(count),
         "provenance": pl.Struct({"stack": stack, "rule_version": text, "inputs": pl.List(place)}),

@@ -101,7 +101,7 @@ def _draw(subject: Subject, start_ms: int, end_ms: int) -> Timeline:
     test = list(_within(subject.test, start_ms, end_ms))
     most = max([1.0, *(bar.negatives for bar in bars), *(height for _, height in usual)])
     furthest = max([1.0, *(height for _, height in test)])
-    spans = ((clock_of(life[0].starts_at), clock_of(life[-1].ends_at or subject.last)) for life in subject.lives)
+    spans = ((clock_of(life[0].detected_at), clock_of(life[-1].ends_at or subject.last)) for life in subject.lives)
     return Timeline(
         bars=bars,
         bar_name=_NAMES[size],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import orjson
@@ -23,6 +24,7 @@ from worker.codec import InputRules
 from worker.engines import load_engine
 from worker.feeds.jsonl import BadArchive
 from worker.labeller import Engine
+from worker.lives import fired_lives
 from worker.settings import EngineSettings, Settings
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
@@ -38,7 +40,7 @@ class Labelling:
     kept_in: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backtest:
     """What came of it.
 
@@ -58,7 +60,7 @@ class Backtest:
         stories: items that are neither copies nor abstained.
         negatives: those of them that are negative.
         stacks: events by name and digest of what labelled them.
-        alerts: every revision, in the order of the detector.
+        alerts: every revision, pending ones too, in the order of the detector.
         histories: of the keys that fired.
         overlap: with the training data.
         labelling: None where the events came labelled.
@@ -86,13 +88,10 @@ class Backtest:
     labelling: Labelling | None
     made_at: datetime
 
-    @property
+    @cached_property
     def lives(self) -> list[list[AlertEvent]]:
-        """The revisions of each alert, alerts in the order in which they fired."""
-        by_id: dict[str, list[AlertEvent]] = {}
-        for alert in self.alerts:
-            by_id.setdefault(alert.alert_id, []).append(alert)
-        return list(by_id.values())
+        """Of each alert that fired, the revisions since then."""
+        return fired_lives(self.alerts)
 
 
 def run_backtest(
@@ -143,7 +142,7 @@ def _conclude(
     if course.first is None or course.last is None:
         raise BadArchive(f"the stack could label none of the {course.dead:,} items")
     stack, _ = course.stacks.most_common(1)[0][0]
-    fired = {Key.of(alert) for alert in course.alerts}
+    fired = {Key.of(life[0]) for life in fired_lives(course.alerts)}
     return Backtest(
         files=tuple(path.name for path in paths),
         rules=settings.rules,

@@ -6,10 +6,16 @@ from datetime import datetime, timedelta
 from schemas.events import AlertEvent, AlertKind, KeyType, ResolveReason
 from worker.backtest.poisson import count_interval
 from worker.backtest.run import Backtest
-from worker.sinks.terminal import name_key
+from worker.sinks.terminal import name_hits, name_key
+from worker.surge.lifecycle import is_volume
 from worker.surge.rules import Rules
 
-KINDS = {AlertKind.negative_surge: "surge of bad news", AlertKind.negative_volume: "more news, bad among it"}
+KINDS = {
+    AlertKind.negative_surge: "surge of bad news",
+    AlertKind.negative_volume: "more news, bad among it",
+    AlertKind.surge: "surge of what is watched",
+    AlertKind.volume: "more news, what is watched among it",
+}
 
 _BEYOND_CHANCE = (
     " What fired beyond that is real, or the daily rhythm of the news, which the baseline does not know yet."
@@ -44,23 +50,26 @@ def explain_alert(life: Sequence[AlertEvent], rules: Rules) -> Iterator[str]:
     """Why it fired, and how it ended.
 
     Args:
-        life: its revisions.
+        life: its revisions since it fired.
         rules: that it was made by.
     """
     first, last = life[0], life[-1]
     yield (
-        f"{spell_span(first.first_clock, first.starts_at)}, {_stories(first)} {_about(first)}, where "
+        f"{spell_span(first.first_clock, first.detected_at)}, {_stories(first)} {_about(first)}, where "
         f"{figure(first.expected)} {'was' if first.expected == 1 else 'were'} expected: "
         f"{figure(first.ratio)} times as many."
     )
     copies = f" {count(first.n_copies, 'copy', 'copies')} of them came too and {_were(first.n_copies)} not counted."
     yield f"They came from {count(first.n_sources, 'source', 'sources')}.{copies if first.n_copies else ''}"
     yield _explain_kind(first)
+    if first.inhibited_by:
+        wider = ", ".join(ref.key for ref in first.inhibited_by)
+        yield f"It is part of a wider story, the alert on {wider}, and sinks leave it to that one."
     yield _explain_end(last, rules)
 
 
 def _stories(alert: AlertEvent) -> str:
-    return count(alert.n_negative, "negative story", "different negative stories")
+    return count(alert.n_negative, f"{name_hits(alert)} story", f"different {name_hits(alert)} stories")
 
 
 def _about(alert: AlertEvent) -> str:
@@ -69,6 +78,7 @@ def _about(alert: AlertEvent) -> str:
         KeyType.topic: f"were about {alert.key}",
         KeyType.source: f"came from {alert.key}",
         KeyType.market: "came in from all sources together",
+        KeyType.watchlist: f"were about the watch-list {alert.key}",
     }[alert.key_type]
 
 
@@ -77,18 +87,24 @@ def _were(number: int) -> str:
 
 
 def _explain_kind(alert: AlertEvent) -> str:
-    all_of = f"{alert.n_negative} of the {count(alert.n_total, 'story', 'stories')} in that time were negative"
+    stories = count(alert.n_total, "story", "stories")
+    all_of = f"{alert.n_negative} of the {stories} in that time were {name_hits(alert)}"
+    if is_volume(alert.kind):
+        return f"{all_of}, not clearly a larger share than usual: there was more news, and with it more of these."
     if alert.kind is AlertKind.negative_surge:
         return f"{all_of}, a larger share than usual: the news turned bad, it did not only become more."
-    return f"{all_of}, not clearly a larger share than usual: there was more news, and with it more bad news."
+    return f"{all_of}, a larger share than usual."
 
 
 def _explain_end(alert: AlertEvent, rules: Rules) -> str:
-    stories = f"{count(alert.n_negative, 'negative story', 'negative stories')} in all"
+    hits = name_hits(alert)
+    stories = f"{count(alert.n_negative, f'{hits} story', f'{hits} stories')} in all"
     if alert.ends_at is None:
         return f"It was still firing at the end of the archive, with {stories}."
     because = {
-        ResolveReason.quiet: f"no negative story had come for {rules.quiet_hours:g} hours",
+        ResolveReason.quiet: f"no {hits} story had come for {rules.quiet_hours:g} hours and {rules.quiet_gaps:g} times "
+        "the usual gap between them",
+        ResolveReason.withdrawn: "its stories had been corrected or taken back",
         ResolveReason.below_threshold: f"the evidence had faded below {rules.resolve_below:.0%} of the threshold",
         ResolveReason.new_level: f"after {rules.max_frozen_hours:g} hours this much had become the new normal",
         None: "it was resolved",

@@ -24,11 +24,12 @@ from worker.detector import Facts
 from worker.errors import Fatal
 from worker.feeds.jsonl import Line, open_feed, replay, stamp
 from worker.kafka.admin import create_topics
+from worker.lives import fired_lives
 from worker.records import OutRecord
 from worker.runner.tasks import stop_on_signals
 from worker.settings import Settings, load_settings
 from worker.sinks.tail import decode_output, follow, output_places
-from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
+from worker.sinks.terminal import AlertLines, render_label
 from worker.status import read_detector_facts
 
 ROLES = ("labeller", "detector")
@@ -73,7 +74,7 @@ async def play(screen: Screen, *, trouble: bool, speed: float, keep: bool) -> No
             facts = await _replay_and_watch(settings, lines, speed, screen, seen)
             screen.out.print(Rule(style="dim"))
             screen.out.print(render_summary(seen, facts, time.monotonic() - started))
-            if trouble and not seen.alerts:
+            if trouble and not fired_lives(seen.alerts):
                 raise Fatal("a bank got into trouble and no alert came")
             if keep:
                 await _wait_for_interrupt(screen, settings)
@@ -165,12 +166,13 @@ async def _feed(settings: Settings, lines: list[Line], speed: float, seen: Seen)
 
 
 async def _watch(settings: Settings, out: Console, seen: Seen, stop: asyncio.Event) -> None:
+    lines = AlertLines()
     async for record in follow(settings, output_places(settings), from_start=True, stop=stop):
         event = decode_output(settings, record)
         if isinstance(event, AlertEvent):
             seen.alerts.append(event)
-            if is_worth_a_line(event):
-                out.print(render_alert(event))
+            if (line := lines.render(event)) is not None:
+                out.print(line)
         else:
             seen.add_label(event, time.monotonic())
             out.print(render_label(event), no_wrap=True, overflow="ellipsis")

@@ -1,15 +1,17 @@
 """What the demo tells at its end. Pure: takes what was seen, gives numbers and rich text."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
 
 from rich.table import Table
 
-from schemas.events import AlertEvent, AlertKind, LabelledEvent
+from schemas.events import AlertEvent, LabelledEvent
 from worker.detector import Facts
+from worker.lives import fired_lives
 from worker.sinks.terminal import describe_key
+from worker.surge.lifecycle import is_volume
 
 
 @dataclass(slots=True)
@@ -32,14 +34,6 @@ class Seen:
         return [at - self.sent_at[item] for item, at in self.labelled_at.items() if item in self.sent_at]
 
 
-def newest_revisions(alerts: Iterable[AlertEvent]) -> Mapping[str, AlertEvent]:
-    """Each alert as it stands, by its id, in the order of their first revisions."""
-    newest: dict[str, AlertEvent] = {}
-    for alert in alerts:
-        newest[alert.alert_id] = alert
-    return newest
-
-
 def percentiles(values: Sequence[float]) -> tuple[float, float]:
     """The 50th and the 99th percentile; of one value, that value twice."""
     if len(values) < 2:
@@ -52,7 +46,7 @@ def render_summary(seen: Seen, facts: Facts, seconds: float) -> Table:
     """The table at the end of the demo."""
     labels = Counter(event.sentiment.label for event in seen.events if event.sentiment)
     p50, p99 = percentiles(seen.latencies)
-    alerts = newest_revisions(seen.alerts)
+    alerts = [life[-1] for life in fired_lives(seen.alerts)]
     table = Table(title="What happened", title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="bold")
     table.add_column()
@@ -61,12 +55,12 @@ def render_summary(seen: Seen, facts: Facts, seconds: float) -> Table:
     table.add_row("pace", f"{len(seen.events) / seconds:.1f} headlines a second, as fast as the replay sent them")
     table.add_row("latency", f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, from the feed to the committed label")
     table.add_row("keys", f"{facts.keys} watched, {facts.keys - facts.keys_learning} past learning")
-    table.add_row("alerts", f"{len(alerts)}" + "".join(f"\n{_line(alert)}" for alert in alerts.values()))
+    table.add_row("alerts", f"{len(alerts)}" + "".join(f"\n{_line(alert)}" for alert in alerts))
     return table
 
 
 def _line(alert: AlertEvent) -> str:
-    what = "surge" if alert.kind is AlertKind.negative_surge else "volume"
+    what = "volume" if is_volume(alert.kind) else "surge"
     return (
         f"{alert.starts_at:%a %d %b %H:%M}  {describe_key(alert)}: {alert.n_negative} negative stories, "
         f"{alert.expected:.1f} expected ({what}, {alert.status.value})"

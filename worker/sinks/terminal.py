@@ -1,15 +1,23 @@
 """Labels and alerts as people read them in a terminal. Pure: events in, rich text out."""
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from schemas.events import AlertEvent, AlertKind, AlertStatus, Evidence, KeyType, LabelledEvent, format_instant
+from worker.surge.keys import NEGATIVE, Target
 
 COLOURS = {"negative": "red", "neutral": "bright_black", "positive": "green"}
 MARKS = {"negative": "▼", "neutral": "·", "positive": "▲"}
 EVIDENCE_SHOWN = 5
+_HEADLINES = {
+    AlertKind.negative_surge: "Negative news surges",
+    AlertKind.negative_volume: "Much more news, bad among it",
+    AlertKind.surge: "What is watched surges",
+    AlertKind.volume: "Much more news, what is watched among it",
+}
 STORIES_BETWEEN_LINES = 5
 
 
@@ -38,6 +46,8 @@ def name_key(alert: AlertEvent) -> str:
     """The key as people know it, such as ``HRVL`` or ``the whole market``."""
     if alert.key_type is KeyType.market:
         return "the whole market"
+    if alert.key_name:
+        return alert.key_name
     return alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key
 
 
@@ -47,29 +57,61 @@ def describe_key(alert: AlertEvent) -> str:
     return name if alert.key_type is KeyType.market else f"{alert.key_type.value} {name}"
 
 
-def is_worth_a_line(alert: AlertEvent) -> bool:
-    """Whether a person wants to see this revision: the first, the last, and every fifth story between them."""
-    return alert.revision == 1 or alert.status is AlertStatus.resolved or alert.n_negative % STORIES_BETWEEN_LINES == 0
+def name_hits(alert: AlertEvent) -> str:
+    """What the stories are that it counts: ``negative``, or the label that is watched."""
+    target = Target.parse(alert.target) if alert.target else NEGATIVE
+    return target.label if target.task == "sentiment" else f"“{target.label}”"
 
 
-def render_alert(alert: AlertEvent, *, whole: bool = False) -> RenderableType:
-    """A box that says what happened, against what was expected, and by which stories.
+class AlertLines:
+    """What a person wants to see of alerts as they come: each once in a box when it fires, little of what follows.
 
-    Later revisions take one line, unless ``whole``; so does the end.
+    Remembers which alerts wait, and which have fired.
     """
+
+    def __init__(self) -> None:
+        self._pending: set[str] = set()
+        self._fired: set[str] = set()
+
+    def render(self, alert: AlertEvent) -> RenderableType | None:
+        """A box, a line, or nothing: of the stories that follow only every fifth is worth a line."""
+        if alert.status is AlertStatus.pending:
+            new = alert.alert_id not in self._pending
+            self._pending.add(alert.alert_id)
+            return _render_pending(alert) if new else None
+        if alert.status is AlertStatus.resolved:
+            waited = alert.alert_id in self._pending and alert.alert_id not in self._fired
+            self._pending.discard(alert.alert_id)
+            self._fired.discard(alert.alert_id)
+            return None if waited else render_alert(alert)
+        new = alert.alert_id not in self._fired
+        self._fired.add(alert.alert_id)
+        return render_alert(alert) if new else _render_revision(alert)
+
+
+def _render_pending(alert: AlertEvent) -> Text:
+    count, strength = f"{alert.n_negative} {name_hits(alert)} stories", f"W {alert.W:.1f} / h {alert.h:.1f}"
+    return Text(f"○ pending: {describe_key(alert)}, {count}, {strength}, too little evidence yet", "dim yellow")
+
+
+def _render_revision(alert: AlertEvent) -> Text | None:
+    if alert.n_negative % STORIES_BETWEEN_LINES:
+        return None
+    count, strength = f"{alert.n_negative} {name_hits(alert)} stories", f"W {alert.W:.1f} / h {alert.h:.1f}"
+    return Text(f"● still firing: {describe_key(alert)}, {count}, {strength}", "yellow")
+
+
+def render_alert(alert: AlertEvent) -> RenderableType:
+    """A box that says what happened, against what was expected, and by which stories; a line of one that has ended."""
     if alert.status is AlertStatus.resolved:
         return Text(
             f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
-            f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} negative stories in all",
+            f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} {name_hits(alert)} stories in all",
             "green",
         )
-    if alert.revision > 1 and not whole:
-        strength = f"W {alert.W:.1f} / h {alert.h:.1f}"
-        return Text(f"● still firing: {describe_key(alert)}, {alert.n_negative} negative stories, {strength}", "yellow")
-    what = "Negative news surges" if alert.kind is AlertKind.negative_surge else "Much more news, bad among it"
     return Panel(
         Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
-        title=f"[bold]ALERT  {what}: {describe_key(alert)}",
+        title=f"[bold]ALERT  {_HEADLINES[alert.kind]}: {escape(describe_key(alert))}",
         title_align="left",
         border_style="bold red",
     )
@@ -79,10 +121,12 @@ def _sentence(alert: AlertEvent) -> Text:
     hours = (alert.detected_at - alert.first_clock).total_seconds() / 3600
     sources = f"{alert.n_sources} source{'s' if alert.n_sources != 1 else ''}"
     text = Text()
-    text.append(f"{alert.n_negative} negative stories", "bold red")
+    text.append(f"{alert.n_negative} {name_hits(alert)} stories", "bold red")
     text.append(f" of {alert.n_total} in {hours:.1f} h, from {sources}, {alert.n_copies} copies folded; ")
     text.append(f"{alert.expected:.2f} were expected", "bold")
     text.append(f" ({alert.ratio:.0f} times)")
+    if alert.inhibited_by:
+        text.append(f"\npart of the alert on {', '.join(ref.key for ref in alert.inhibited_by)}", "dim")
     return text
 
 
@@ -100,7 +144,7 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
 
 def _small_print(alert: AlertEvent) -> Text:
     return Text(
-        f"test: W {alert.W:.1f} >= h {alert.h:.1f} at {alert.R:g} times the rate; "
+        f"{alert.severity or 'alert'}; test: W {alert.W:.1f} >= h {alert.h:.1f} at {alert.R:g} times the rate; "
         f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}\n"
         f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",
