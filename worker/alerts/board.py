@@ -60,7 +60,7 @@ class Board:
         shared = [0, *(_count_shared(one, other) for one, other in pairwise(ordered)), 0]
         return {
             each: each[: max(SHORT_CHARS, before + 1, after + 1)]
-            for each, before, after in zip(ordered, shared, shared[1:], strict=True)
+            for each, (before, after) in zip(ordered, pairwise(shared), strict=False)
         }
 
     def done_about(self, alert: AlertEvent, now: datetime) -> list[AlertAction]:

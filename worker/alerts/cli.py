@@ -300,7 +300,7 @@ def undo(
         action = board.actions.get(action_id)
         if action is None:
             raise WorkerError(
-                f"no action {action_id!r}; `stacknorm-worker alerts show ALERT` and `alerts silences` name what there is"
+                f"no action {action_id!r}; `stacknorm-worker alerts show ALERT` and `alerts silences` name them"
             )
         await send(settings, action_id, None)
         _tell(f"undone: {tell_deed(action)} by {action.by} at {action.at:%Y-%m-%d %H:%M} ({action_id})")
