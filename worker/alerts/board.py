@@ -1,6 +1,6 @@
 """All alerts with what people did about them, as somebody asks for them. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -36,17 +36,17 @@ class Board:
         Raises:
             NotFound: names what might have been meant.
         """
-        if prefix in self.alerts:
-            return self.alerts[prefix]
-        found = [alert_id for alert_id in self.alerts if prefix and alert_id.startswith(prefix)]
-        if not found:
-            raise NotFound(
-                f"no alert begins with {prefix!r}; `stacknorm-worker alerts list --all` shows which there are"
-            )
-        if len(found) > 1:
-            more = ", ..." if len(found) > TOLD else ""
-            raise NotFound(f"{len(found)} alerts begin with {prefix!r}: {', '.join(sorted(found)[:TOLD])}{more}")
-        return self.alerts[found[0]]
+        mend = "`stacknorm-worker alerts list --all` shows which there are"
+        return self.alerts[_find_only("alert", prefix, self.alerts, mend)]
+
+    def find_action(self, prefix: str) -> str:
+        """The id of the action whose id is this, or alone begins so.
+
+        Raises:
+            NotFound: names what might have been meant.
+        """
+        mend = "`stacknorm-worker alerts show ALERT` and `alerts silences` name them"
+        return _find_only("action", prefix, self.actions, mend)
 
     def select(self, matchers: Sequence[Matcher], *, everything: bool) -> list[AlertEvent]:
         """The alerts that match: those that fire, the strongest first; others only if told, or if a status is named."""
@@ -89,6 +89,16 @@ class Board:
 def as_data(event: AlertEvent | AlertAction) -> dict[str, Any]:
     """An event as its JSON says it."""
     return event.model_dump(mode="json", exclude_none=True)
+
+
+def _find_only(what: str, prefix: str, ids: Iterable[str], mend: str) -> str:
+    found = sorted(each for each in ids if prefix and each.startswith(prefix))
+    if not found:
+        raise NotFound(f"no {what} begins with {prefix!r}; {mend}")
+    if found[0] != prefix and len(found) > 1:
+        more = ", ..." if len(found) > TOLD else ""
+        raise NotFound(f"{len(found)} {what}s begin with {prefix!r}: {', '.join(found[:TOLD])}{more}")
+    return found[0]
 
 
 def _count_shared(one: str, other: str) -> int:

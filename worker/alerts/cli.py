@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from schemas.events import AlertAction, Matcher
 from worker.actions import Disposition, acknowledge, dispose, note, silence
 from worker.console import err, out, read_length, read_settings_of_a_running_system, read_time
-from worker.errors import WorkerError
 from worker.matchers import parse_matcher
 
 if TYPE_CHECKING:
@@ -254,6 +253,7 @@ def hush(
             raise ValueError("the silence would be over already")
 
     async def act() -> None:
+        from worker.alerts.board import TOLD
         from worker.alerts.sending import send
         from worker.alerts.tables import find_silenced, tell_matchers, tell_time
         from worker.sinks.terminal import describe_key
@@ -275,9 +275,9 @@ def hush(
             f"silenced from {tell_time(starts_at)} until {tell_time(ends_at)} by {who}: {tell_matchers(action)} "
             f"({action.action_id})"
         )
-        firing = find_silenced(board, action)
-        named = ", ".join(describe_key(each) for each in firing[:5]) + (", ..." if len(firing) > 5 else "")
-        _tell(f"of what fires it is on {len(firing)}{': ' if firing else ''}{named}")
+        on, firing = find_silenced(board, action), board.select([], everything=False)
+        named = ", ".join(describe_key(each) for each in on[:TOLD]) + (", ..." if len(on) > TOLD else "")
+        _tell(f"of the {len(firing)} alerts that fire it is on {len(on)}{f': {named}' if on else ''}")
 
     asyncio.run(act())
 
@@ -285,7 +285,7 @@ def hush(
 @alerts_app.command()
 def undo(
     context: typer.Context,
-    action_id: Annotated[str, typer.Argument(help="As `show` and `silences` name it.", metavar="ACTION")],
+    action: Annotated[str, typer.Argument(help="Its id as `show` and `silences` tell it, or the beginning of it.")],
 ) -> None:
     """Undo an action: take back an acknowledgement, a note or a judgement, or end a silence.
 
@@ -297,12 +297,10 @@ def undo(
         from worker.alerts.tables import tell_deed
 
         settings, board = await _read(context)
-        action = board.actions.get(action_id)
-        if action is None:
-            raise WorkerError(
-                f"no action {action_id!r}; `stacknorm-worker alerts show ALERT` and `alerts silences` name them"
-            )
+        action_id = board.find_action(action)
+        done = board.actions.get(action_id)
+        assert done is not None  # it was just found there
         await send(settings, action_id, None)
-        _tell(f"undone: {tell_deed(action)} by {action.by} at {action.at:%Y-%m-%d %H:%M} ({action_id})")
+        _tell(f"undone: {tell_deed(done)} by {done.by} at {done.at:%Y-%m-%d %H:%M} ({action_id})")
 
     asyncio.run(act())

@@ -74,13 +74,14 @@ def render_whole(board: Board, alert: AlertEvent, now: datetime) -> RenderableTy
     done = board.done_about(alert, now)
     if not done:
         return Group(render_alert(alert, whole=True), Text("nobody has done anything about it", "dim"))
+    short = board.shorten()[alert.alert_id]
     table = _table("at", "by", "did", "action", "comment")
     for action in done:
         table.add_row(
             tell_time(action.at),
             _line(action.by),
             tell_deed(action),
-            _line(action.action_id),
+            _line(action.action_id.replace(alert.alert_id, short)),
             Text(printable(action.comment)),
         )
     return Group(render_alert(alert, whole=True), table)
