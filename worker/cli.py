@@ -14,6 +14,7 @@ from rich.table import Table
 
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
+from worker.alerts.cli import alerts_app
 from worker.backtest.cli import backtest
 from worker.console import err, out, read_settings, read_settings_of_a_running_system
 from worker.dlq.cli import dlq_app
@@ -36,6 +37,7 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(alerts_app, name="alerts")
 app.command()(backtest)
 app.command()(replay)
 

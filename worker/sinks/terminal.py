@@ -83,7 +83,7 @@ class AlertLines:
             waited = alert.alert_id in self._pending and alert.alert_id not in self._fired
             self._pending.discard(alert.alert_id)
             self._fired.discard(alert.alert_id)
-            return None if waited else render_alert(alert)
+            return None if waited else _render_end(alert)
         new = alert.alert_id not in self._fired
         self._fired.add(alert.alert_id)
         return render_alert(alert) if new else _render_revision(alert)
@@ -101,20 +101,23 @@ def _render_revision(alert: AlertEvent) -> Text | None:
     return Text(f"● still firing: {describe_key(alert)}, {count}, {strength}", "yellow")
 
 
+def _render_end(alert: AlertEvent) -> Text:
+    return Text(
+        f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
+        f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} {name_hits(alert)} stories in all",
+        "green",
+    )
+
+
 def render_alert(alert: AlertEvent) -> RenderableType:
-    """A box that says what happened, against what was expected, and by which stories; a line of one that has ended."""
-    if alert.status is AlertStatus.resolved:
-        return Text(
-            f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
-            f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} {name_hits(alert)} stories in all",
-            "green",
-        )
-    return Panel(
+    """A box that says what happened, against what was expected, and by which stories; its end above, if it has."""
+    box = Panel(
         Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
         title=f"[bold]ALERT  {_HEADLINES[alert.kind]}: {escape(describe_key(alert))}",
         title_align="left",
         border_style="bold red",
     )
+    return box if alert.status is not AlertStatus.resolved else Group(_render_end(alert), box)
 
 
 def _sentence(alert: AlertEvent) -> Text:
@@ -149,3 +152,8 @@ def _small_print(alert: AlertEvent) -> Text:
         f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",
     )
+
+
+def printable(text: str) -> str:
+    """Text in which what steers a terminal, or hides, is written as an escape; line ends and tabs stay."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
