@@ -15,6 +15,7 @@ from worker.errors import Fenced, Retriable
 from worker.kafka.connection import Committed, Place
 from worker.kafka.sink import Writer
 from worker.kafka.source import GroupSource, Ownership
+from worker.log import get_logger
 from worker.metrics import NOTIFIED, NOTIFY_OLDEST_SECONDS, NOTIFY_REFUSED, NOTIFY_RETRIED
 from worker.notify.backoff import Backoff
 from worker.notify.decision import News, People, Route, strongest_first

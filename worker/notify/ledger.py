@@ -54,7 +54,7 @@ class Ledger:
         if live is None:
             self._live[alert.alert_id] = Live(alert, offset, now)
             return
-        owed = live.decision is not None and live.decision.outcome is Outcome.send
+        owed = self._is_owed(live)
         live.alert = alert
         live.offset = offset if live.offset is None else live.offset
         live.since = live.since if owed else now
@@ -111,10 +111,11 @@ class Ledger:
 
     def oldest_owed(self) -> datetime | None:
         """Since when the oldest revision waits that should have been sent."""
-        owed = (each for each in self._live.values() if each.decision and each.decision.outcome is Outcome.send)
-        return min(
-            (live.since for live in owed if live.alert.revision > self.told(live.alert.alert_id).settled), default=None
-        )
+        return min((live.since for live in self._live.values() if self._is_owed(live)), default=None)
+
+    def _is_owed(self, live: Live) -> bool:
+        wanted = live.decision is not None and live.decision.outcome is Outcome.send
+        return wanted and live.alert.revision > self.told(live.alert.alert_id).settled
 
     def _settle_sent(self, news: News, told: Told) -> None:
         live = self._live.get(news.alert.alert_id)
