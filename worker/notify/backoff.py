@@ -4,20 +4,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 FIRST_SECONDS = 1.0
-MOST_SECONDS = 60.0
 LONGEST_ASKED_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
 class Backoff:
-    """Doubles with each failure, up to a minute, less up to half of it by chance; waits as long as it is asked to."""
+    """Doubles with each failure, up to ``most_seconds``, less up to half of it by chance; longer if it is asked to."""
 
+    most_seconds: float = 60.0
     failures: int = 0
     until: datetime | None = None
 
     def fail(self, now: datetime, chance: float, asked_seconds: float | None = None) -> float:
         """After a failure: for how many seconds to wait. ``chance`` lies in [0, 1)."""
-        grown = min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** min(self.failures, 16))
+        grown = min(self.most_seconds, FIRST_SECONDS * 2.0 ** min(self.failures, 16))
         seconds = grown * (1 - chance / 2)
         if asked_seconds is not None:
             seconds = max(seconds, min(asked_seconds, LONGEST_ASKED_SECONDS))

@@ -48,8 +48,8 @@ class Desk:
     channel: Channel
     post: Post
     storm: StormCap | None
-    now: Callable[[], datetime] = read_wall_clock
     backoff: Backoff = field(default_factory=Backoff)
+    now: Callable[[], datetime] = read_wall_clock
 
 
 class Courier:
@@ -102,7 +102,7 @@ class Courier:
         records = await self._source.fetch(FETCH_RECORDS, wait_seconds, hold=self._ledger.is_full)
         self.turned_at_seconds = asyncio.get_running_loop().time()
         ownership = self._source.ownership
-        self._vitals.waiting_for = None
+        self._vitals.waiting_for = "its group" if ownership is None else None
         if ownership is None or self._place.partition not in ownership.committed:
             NOTIFY_OLDEST_SECONDS.labels(self._desk.receiver).set(0)
             return  # another one brings the alerts, or it is not clear yet who does
@@ -230,7 +230,7 @@ class Courier:
                 continue
             self._ledger.sent(news, answer.reference, grouped=grouped)
             if self._desk.storm is not None and news.is_new and not grouped:
-                self._desk.storm.count()
+                self._desk.storm.count(self._desk.now())
         counter = NOTIFY_REFUSED if isinstance(answer, Refused) else NOTIFIED
         counter.labels(self._desk.receiver).inc(sum(not news.again for news in batch))
         if isinstance(answer, Refused):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from schemas.events import Matcher
 from worker.errors import Misconfigured
@@ -72,6 +72,8 @@ class _Receiver(Section):
     name: Name
     timeout_seconds: Seconds = 10.0
     """How long an answer may take."""
+    max_backoff_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    """A receiver that fails is left alone for so long at most, unless it asks for more (``Retry-After``)."""
     allow_plain_http: bool = False
     """Allow ``http`` to other machines: what is sent can be read and altered on the way."""
     storm_cap: Annotated[int, Field(gt=0)] = 20
@@ -124,12 +126,15 @@ Receiver = WebhookReceiver | AlertmanagerReceiver | SlackReceiver
 class _Active(Section):
     """``active`` of a route."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     timezone: str
     days: str = "Mon-Sun"
     opens: Annotated[str, Field(alias="from")] = "00:00"
     closes: Annotated[str, Field(alias="to")] = "00:00"
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        self.to_hours()
+        return self
 
     def to_hours(self) -> Hours:
         """As the routes use it.
@@ -151,10 +156,6 @@ def _read_clock(text: str) -> time:
     return at
 
 
-def _read_hours(given: Any) -> Hours:
-    return _Active.model_validate(given).to_hours()
-
-
 def _read_matchers(given: Any) -> tuple[Matcher, ...]:
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise ValueError('matchers is a list of texts, such as ["severity=critical"]')
@@ -164,11 +165,9 @@ def _read_matchers(given: Any) -> tuple[Matcher, ...]:
 class _RouteTable(Section):
     """A ``[[route]]``."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
     receiver: str
     matchers: Annotated[tuple[Matcher, ...], BeforeValidator(_read_matchers)] = ()
-    active: Annotated[Hours, BeforeValidator(_read_hours)] | None = None
+    active: _Active | None = None
     outside: Literal["hold", "drop"] = "hold"
     goes_on: Annotated[bool, Field(alias="continue")] = False
     include_pending: bool = False
@@ -179,7 +178,7 @@ class _RouteTable(Section):
         return Route(
             self.receiver,
             self.matchers,
-            self.active,
+            self.active.to_hours() if self.active else None,
             self.outside,
             self.goes_on,
             self.include_pending,

@@ -24,6 +24,7 @@ from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
 from worker.notify.alertmanager import AlertmanagerChannel
+from worker.notify.backoff import Backoff
 from worker.notify.courier import Courier, Desk
 from worker.notify.decision import News
 from worker.notify.letters import Answer, Channel
@@ -74,7 +75,8 @@ async def _bring(
     couriers = []
     for address, each in zip(plan.addresses, vitals, strict=True):
         post = await stack.enter_async_context(open_post_to(plan, address))
-        desk = Desk(address.receiver.name, make_channel(address), post, _make_storm_cap(address))
+        backoff = Backoff(address.receiver.max_backoff_seconds)
+        desk = Desk(address.receiver.name, make_channel(address), post, _make_storm_cap(address), backoff)
         couriers.append(Courier(settings, plan.routes, actions, desk, each))
     loops = [_run_when_known(courier, known, stop) for courier in couriers]
     await run_until_all(

@@ -30,7 +30,7 @@ class Post:
         except TimeoutError:
             return TryAgain(f"no answer within {self._timeout_seconds:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return TryAgain(f"{type(error).__name__}: {error}")
+            return TryAgain(f"{type(error).__name__}: {error}".replace(letter.url, "the url"))  # which may be a secret
         return channel.read(reply, now)
 
     async def _post(self, letter: Letter) -> Reply:

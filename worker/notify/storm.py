@@ -1,5 +1,6 @@
-"""The storm cap: so many new alerts one by one in a window of time, and the rest together at its end. Pure."""
+"""The storm cap: so many new alerts one by one in any window of time, and the rest together at its end. Pure."""
 
+from collections import deque
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -7,45 +8,47 @@ from datetime import datetime, timedelta
 
 @dataclass(slots=True)
 class StormCap:
-    """Counts the new alerts of a window, which begins with the first of them and lasts ``window``.
+    """No more than ``most`` new alerts alone, and one digest, in any ``window``.
 
-    Owned by the loop of one receiver. A restart begins a new window.
+    Owned by the loop of one receiver. A restart forgets what was sent, and so allows as many again.
     """
 
     most: int
     window: timedelta
-    _began: datetime | None = None
-    _sent: int = 0
+    _sent: deque[datetime] = field(default_factory=deque)
     _over: set[str] = field(default_factory=set)
+    _digested: datetime | None = None
 
     def admit(self, alert_id: str, now: datetime) -> bool:
-        """Whether a new alert may be sent alone; if not it is for the digest of this window."""
-        if self._began is None or (now >= self._began + self.window and not self._over):
-            self._began, self._sent = now, 0
-        if alert_id in self._over:
-            return False
-        if self._sent < self.most:
+        """Whether a new alert may be sent alone; if not it is for the next digest, as all are that come before it."""
+        if not self._over and self._count(now) < self.most:
             return True
         self._over.add(alert_id)
         return False
 
-    def count(self) -> None:
+    def count(self, now: datetime) -> None:
         """One was sent alone."""
-        self._sent += 1
-
-    def is_digest_due(self, now: datetime) -> bool:
-        """Whether the window is over and has left alerts behind."""
-        return bool(self._over) and self._began is not None and now >= self._began + self.window
+        self._sent.append(now)
 
     def is_over(self, alert_id: str) -> bool:
         """Whether the alert waits for the digest."""
         return alert_id in self._over
 
+    def is_digest_due(self, now: datetime) -> bool:
+        """Whether alerts wait, and the window is over in which they were too many."""
+        digested = self._digested is not None and now < self._digested + self.window
+        return bool(self._over) and not digested and self._count(now) < self.most
+
     def close(self, alert_ids: AbstractSet[str], now: datetime) -> None:
-        """A digest of these was sent, so that the next window begins."""
+        """A digest of these was sent."""
         self._over -= alert_ids
-        self._began, self._sent = now, 0
+        self._digested = now
 
     def retain(self, alert_ids: AbstractSet[str]) -> None:
         """Only these are still to be sent."""
         self._over &= alert_ids
+
+    def _count(self, now: datetime) -> int:
+        while self._sent and now >= self._sent[0] + self.window:
+            self._sent.popleft()
+        return len(self._sent)
