@@ -49,8 +49,8 @@ class Taken:
 class Receiver:
     """A local HTTP server that does with each request what ``mood`` says.
 
-    ``fine`` answers 200, ``error`` 500, ``hang`` nothing, ``reset`` closes, ``busy`` answers 429 and Retry-After: 1,
-    ``bad`` 400. As Slack it gives each message a time stamp.
+    ``fine`` answers 200, ``error`` 500, ``bad`` 400, ``busy`` 429 and Retry-After: 1, ``redirect`` sends to itself,
+    ``hang`` answers nothing, ``drip`` without end, ``reset`` closes. As Slack it gives each message a time stamp.
     """
 
     mood: str = "fine"
@@ -98,9 +98,16 @@ class Receiver:
             await reader.read()  # until the other side gives up
         if self.mood in {"hang", "reset"}:
             return False
-        status, more = {"error": ("500 No", ""), "busy": ("429 No", "Retry-After: 1\r\n"), "bad": ("400 No", "")}.get(
-            self.mood, ("200 OK", "")
-        )
+        if self.mood == "drip":
+            await self._drip(writer)
+            return False
+        answers = {
+            "error": ("500 No", ""),
+            "bad": ("400 No", ""),
+            "busy": ("429 No", "Retry-After: 1\r\n"),
+            "redirect": ("302 Found", f"Location: {self.url}/other\r\n"),
+        }
+        status, more = answers.get(self.mood, ("200 OK", ""))
         body = b'{"ok": false}'
         if self.mood == "fine":
             self.taken.append(taken)
@@ -108,6 +115,13 @@ class Receiver:
         writer.write(f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
         return True
+
+    async def _drip(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
 
     def _receipt(self, taken: Taken) -> bytes:
         if not self.slack:

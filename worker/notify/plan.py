@@ -144,7 +144,7 @@ class _Active(Section):
         """
         try:
             zone = ZoneInfo(self.timezone)
-        except (ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError) as error:
             raise ValueError(f"{self.timezone!r} is no time zone, such as Europe/London") from error
         return Hours(zone, parse_days(self.days), _read_clock(self.opens), _read_clock(self.closes))
 
