@@ -20,6 +20,7 @@ class Duty(StrEnum):
     viewer = "viewer"
     responder = "responder"
     redrive = "redrive"
+    notifier = "notifier"
     topics = "topics"
 
 
@@ -33,12 +34,15 @@ MEANINGS: Mapping[Duty, str] = MappingProxyType(
         "`dlq list`, `dlq show`, `dlq export`",
         Duty.responder: "all of `alerts`",
         Duty.redrive: "`dlq redrive`",
+        Duty.notifier: "`notify`",
         Duty.topics: "`topics create`",
     }
 )
 
 READ, WRITE = ("Read",), ("Write",)
 LOOK = ("Describe", "DescribeConfigs")  # whoever starts looks at all topics first
+
+_ALL = ("raw", "labelled", "progress", "dead", "alerts", "actions", "notify_state", "surge_state")
 
 # Read and Write imply Describe.
 _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
@@ -55,12 +59,10 @@ _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
     Duty.viewer: dict.fromkeys(("raw", "labelled", "dead", "alerts", "actions", "surge_state"), READ),
     Duty.responder: {"alerts": READ, "actions": READ + WRITE},
     Duty.redrive: {"raw": WRITE, "dead": READ + WRITE},
-    Duty.topics: dict.fromkeys(
-        ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state"), ("Create",)
-    ),
+    Duty.notifier: {"alerts": READ, "actions": READ, "notify_state": READ + WRITE},
+    Duty.topics: dict.fromkeys(_ALL, ("Create",)),
 }
 _LOOKED_AT: Mapping[Duty, tuple[str, ...]] = {Duty.feed: ("raw",), Duty.subscriber: ()}
-_ALL = ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def _on_groups(duty: Duty, settings: Settings) -> Iterator[Grant]:
     groups = {Duty.labeller: settings.labeller_group, Duty.detector: settings.detector_group}
     if duty in groups:
         yield Grant("group", groups[duty], READ)
+    if duty is Duty.notifier:
+        yield Grant("group", f"{settings.group_prefix}-notify-", READ, prefixed=True)
     if duty is Duty.viewer:
         yield from (Grant("group", group, ("Describe",)) for group in groups.values())
 

@@ -19,6 +19,7 @@ from worker.backtest.cli import backtest
 from worker.console import err, out, read_settings, read_settings_of_a_running_system
 from worker.dlq.cli import dlq_app
 from worker.errors import Misconfigured, WorkerError
+from worker.notify.cli import notify
 from worker.records import OutRecord
 from worker.replay.cli import replay
 from worker.settings import describe_settings
@@ -40,6 +41,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(alerts_app, name="alerts")
 app.command()(backtest)
 app.command()(replay)
+app.command()(notify)
 
 
 class Role(StrEnum):

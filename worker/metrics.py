@@ -32,6 +32,18 @@ PRODUCER_REPLACED = Counter(
     "stacknorm_producer_replaced_total", "Producers closed and started anew, by cause", ["role", "cause"]
 )
 ALERTS = Counter("stacknorm_alerts_total", "Revisions of alerts, by status", ["status"])
+NOTIFIED = Counter("stacknorm_notify_sent_total", "Revisions of alerts that arrived, by receiver", ["receiver"])
+NOTIFY_REFUSED = Counter(
+    "stacknorm_notify_refused_total", "Revisions of alerts that a receiver refused for good", ["receiver"]
+)
+NOTIFY_RETRIED = Counter(
+    "stacknorm_notify_retried_total", "Attempts that failed and are made again, by receiver", ["receiver"]
+)
+NOTIFY_OLDEST_SECONDS = Gauge(
+    "stacknorm_notify_oldest_unsent_seconds",
+    "How long the oldest revision waits that should have been sent",
+    ["receiver"],
+)
 DETECTOR_KEYS = Gauge("stacknorm_detector_keys", "Keys in the detector's state")
 DETECTOR_LEARNING = Gauge("stacknorm_detector_learning", "1 while the detector is learning and nothing may fire")
 MERGE_CLOCK_SECONDS = Gauge("stacknorm_merge_clock_seconds", "The merge clock, as seconds since the epoch")

@@ -48,6 +48,11 @@ class Topics:
         return f"{self.prefix}actions"
 
     @property
+    def notify_state(self) -> str:
+        """What each receiver of notifications was told of each alert."""
+        return f"{self.prefix}notify-state"
+
+    @property
     def surge_state(self) -> str:
         """The changelog of the detector's shards."""
         return f"{self.prefix}surge-state"
@@ -94,6 +99,7 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         TopicSpec(topics.dead, 1, kept_30_days | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         TopicSpec(topics.alerts, 1, kept_90_days),
         TopicSpec(topics.actions, 1, kept_90_days),
+        TopicSpec(topics.notify_state, 1, kept_90_days),
         TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),
     )
 

@@ -48,9 +48,13 @@ class Fleet:
 
     def start(self, role: str, name: str) -> None:
         """Start ``worker run --only role``; ``name`` is its instance, and tells it apart here."""
+        self.start_command(name, "run", "--only", role)
+
+    def start_command(self, name: str, *arguments: str) -> None:
+        """Start another command of the worker."""
         self._logs[name] = self._folder / f"{name}.log"
         environment = environment_of({**self._settings, "instance": name})
-        command = (sys.executable, *self._program, "run", "--only", role)
+        command = (sys.executable, *self._program, *arguments)
         self._running[name] = Child(command, self._logs[name], environment=environment)
 
     def freeze(self, name: str) -> None:
