@@ -40,6 +40,7 @@ from worker.surge.revision import Context, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Level, Moment, readings, thresholds
 from worker.surge.timers import Timers
+from worker.surge.trends import Trends
 from worker.surge.versions import STATE, Versions
 
 
@@ -49,8 +50,9 @@ class Shard:
     ``apply`` wants events in merge order, ``fire_timer`` clocks between them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, versions: Versions = STATE) -> None:
+    def __init__(self, rules: Rules, versions: Versions = STATE, trends: Trends | None = None) -> None:
         self.rules = rules
+        self._trends = trends
         self._versions = versions
         self.keys: dict[str, KeyState] = {}
         self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
@@ -126,10 +128,12 @@ class Shard:
             return []
         fold = fold_key(event.title, event.similarity_key)
         known = self._by_fold.get(fold)
+        keys = {str(key): key for key in keys_of(event)}
+        if self._trends is not None:
+            self._trends.count(keys, event, clock_ms, copy=known is not None)
         if known is not None:
             self._add_copy(known)
             return []
-        keys = {str(key): key for key in keys_of(event)}
         cluster = self._open_cluster(event, fold, keys, clock_ms)
         context = self._context(now, emitted_at)
         revisions = [self._add_cluster(name, key, cluster, event.source, context) for name, key in keys.items()]
