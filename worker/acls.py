@@ -27,7 +27,7 @@ MEANINGS: Mapping[Duty, str] = MappingProxyType(
         Duty.labeller: "`run --only labeller`",
         Duty.detector: "`run --only detector`",
         Duty.feed: "`feed`, and any producer of raw news",
-        Duty.subscriber: "any consumer of labels and alerts that reads partitions by number, without a group",
+        Duty.subscriber: "any consumer of labels, alerts and trends that reads partitions by number, without a group",
         Duty.viewer: "`check`, `topics describe`, `status`, `tail`, `dlq list`, `dlq show`, `dlq export`",
         Duty.redrive: "`dlq redrive`",
         Duty.topics: "`topics create`",
@@ -46,17 +46,17 @@ _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
         "dead": WRITE,
         "surge_state": READ,
     },
-    Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "surge_state": READ + WRITE},
+    Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "trends": WRITE, "surge_state": READ + WRITE},
     Duty.feed: {"raw": WRITE},
-    Duty.subscriber: {"labelled": READ, "alerts": READ},
-    Duty.viewer: {"raw": READ, "labelled": READ, "alerts": READ, "dead": READ, "surge_state": READ},
+    Duty.subscriber: {"labelled": READ, "alerts": READ, "trends": READ},
+    Duty.viewer: {"raw": READ, "labelled": READ, "alerts": READ, "trends": READ, "dead": READ, "surge_state": READ},
     Duty.redrive: {"raw": WRITE, "dead": READ + WRITE},
     Duty.topics: dict.fromkeys(
-        ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state"), ("Create",)
+        ("raw", "labelled", "progress", "dead", "alerts", "trends", "actions", "surge_state"), ("Create",)
     ),
 }
 _LOOKED_AT: Mapping[Duty, tuple[str, ...]] = {Duty.feed: ("raw",), Duty.subscriber: ()}
-_ALL = ("raw", "labelled", "progress", "dead", "alerts", "actions", "surge_state")
+_ALL = ("raw", "labelled", "progress", "dead", "alerts", "trends", "actions", "surge_state")
 
 
 @dataclass(frozen=True, slots=True)

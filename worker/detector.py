@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef, TrendEvent
+from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
 from worker.merge import UNKNOWN_CLOCK, Merge, Position
 from worker.surge.baseline import DAY_MS
 from worker.surge.revision import clock_of, instant_of
 from worker.surge.rules import Rules
 from worker.surge.shard import Shard
-from worker.surge.trends import Trends
+from worker.surge.trends import TrendRecord, Trends
 from worker.surge.versions import STATE, Versions
 
 __all__ = ["Batch", "Detector", "Facts", "Position", "detect"]
@@ -35,7 +35,7 @@ class Batch:
     alerts: tuple[AlertEvent, ...]
     changelog: Changelog
     applied: int
-    trends: tuple[TrendEvent, ...] = ()
+    trends: tuple[TrendRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Detector:
     def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
         """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
         alerts: list[AlertEvent] = []
-        trends: list[TrendEvent] = []
+        trends: list[TrendRecord] = []
         applied = 0
         for _ in range(max_records):
             bound_ms, due_ms = self._merge.bound_ms(), self._trends.due_ms
@@ -170,7 +170,7 @@ class Detector:
         changed = self._shard.changed or self._trends.changed
         return self._batch(alerts, applied, trends) if applied or trends or changed or marked else None
 
-    def _tell_trends(self) -> list[TrendEvent]:
+    def _tell_trends(self) -> list[TrendRecord]:
         stack = self._shard.learning.stack
         assert stack is not None, "an item was counted, and no stack labelled it"
         return self._trends.tell(stack)
@@ -182,7 +182,7 @@ class Detector:
         self._raw_next_offset[partition] = event.input.offset + 1
         return True
 
-    def _batch(self, alerts: list[AlertEvent], applied: int, trends: Sequence[TrendEvent] = ()) -> Batch:
+    def _batch(self, alerts: list[AlertEvent], applied: int, trends: Sequence[TrendRecord] = ()) -> Batch:
         marked_clocks_ms = self._merge.marked_clocks_ms
         frontier: dict[str, Any] = {
             "clock_ms": self._merge.clock_ms,

@@ -1,16 +1,18 @@
 """Counts and mean sentiment of each key in windows that lie side by side on the merge clock. Pure.
 
-Owns the windows that are open. Those of a key are the ones that its last item fell into, so what is to be told, and
-when, follows from that item's clock alone: all that a restart needs beside the counts is what was told last.
+Owns the windows that are open. Those of a key are the ones that the minute of its last item lies in, so what is to be
+told, and when, follows from that minute alone: all that a restart needs beside the counts is what was told last. There
+are several records for each item, so they are written as JSON at once, and times are whole minutes of the epoch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from schemas.events import LabelledEvent, StackRef, TrendEvent, WindowLength
-from worker.surge.baseline import DAY_MS, HOUR_MS
-from worker.surge.keys import MIN_PROBABILITY, Key, is_negative
+import orjson
+
+from schemas.events import LabelledEvent, StackRef, TrendEvent, WindowLength, format_instant
+from worker.surge.keys import MIN_PROBABILITY, is_negative
 from worker.surge.revision import instant_of
 from worker.surge.versions import STATE, Versions
 
@@ -25,42 +27,62 @@ SCORE_UNIT = 1_000_000
 
 NEGATIVE, NEUTRAL, POSITIVE, COPIES, SCORES = range(5)
 """Where each count of a window stands; the last is the sum of scores."""
+NOTHING = (0, 0, 0, 0, 0)
 
 Told = tuple[int, str]
-"""The last instant at which something was told, and the last key told of there; keys go by name."""
+"""The last minute at which something was told, and the last key told of there; keys go by name."""
 
 
 class Length(NamedTuple):
-    """A kind of window: its name, how long it lasts, and how often it is told of while it is open."""
+    """A kind of window: how long it lasts, and how often it is told of while it is open, both in minutes."""
 
     name: WindowLength
-    lasts_ms: int
-    every_ms: int
+    lasts: int
+    every: int
 
 
-LENGTHS = (
-    Length("5m", 5 * MINUTE_MS, MINUTE_MS),
-    Length("1h", HOUR_MS, 5 * MINUTE_MS),
-    Length("1d", DAY_MS, HOUR_MS),
-)
-STEPS_MS = (MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, DAY_MS)
-"""What ends first after an item: a window, or the time until one is told of."""
+LENGTHS = (Length("5m", 5, 1), Length("1h", 60, 5), Length("1d", 1440, 60))
+STEPS = (1, 5, 60, 1440)
+"""At the ends of which something is due: of a window, or of the time until one is told of."""
+
+
+class TrendRecord(NamedTuple):
+    """A TrendEvent as it travels."""
+
+    key: bytes
+    value: bytes
+
+    @property
+    def event(self) -> TrendEvent:
+        """The event in it."""
+        return TrendEvent.model_validate_json(self.value)
 
 
 @dataclass(slots=True)
 class KeyWindows:
-    """The windows that a key's last item fell into, in the order of ``LENGTHS``."""
+    """The windows that the minute of a key's last item lies in; their counts follow each other as in ``LENGTHS``."""
 
-    key: Key
-    last_clock_ms: int
-    counts: list[list[int]] = field(default_factory=lambda: [[0] * 5 for _ in LENGTHS])
+    minute: int
+    counts: list[int] = field(default_factory=lambda: [*NOTHING] * 3)
 
-    def move(self, clock_ms: int) -> None:
+    def move(self, minute: int) -> None:
         """Go on to the windows of a later item."""
         for index, length in enumerate(LENGTHS):
-            if clock_ms // length.lasts_ms != self.last_clock_ms // length.lasts_ms:
-                self.counts[index] = [0] * 5
-        self.last_clock_ms = clock_ms
+            if minute // length.lasts != self.minute // length.lasts:
+                self.counts[5 * index : 5 * index + 5] = NOTHING
+        self.minute = minute
+
+
+class Telling(NamedTuple):
+    """A kind of window at a minute in which it is told of: the window, where its counts begin, and what all keys share.
+
+    It is told of the keys whose last item came at ``since`` or later.
+    """
+
+    since: int
+    window: str
+    begin: int
+    shared: dict[str, Any]
 
 
 class Trends:
@@ -74,25 +96,28 @@ class Trends:
         self._versions = versions
         self._open: dict[str, KeyWindows] = {}
         self._due: dict[int, set[str]] = {}
-        self._waiting: list[str] = []  # of those due first, the last in front
+        self._minute = -1
+        self._due_after_minute: list[set[str]] = []  # where keys wait for the ends of the steps that it lies in
+        self._waiting: list[str] = []  # of those that are due first, the last in front
+        self._tellings: list[Telling] = []  # what they wait for
         self._dirty: dict[str, None] = {}
         self.due_ms = NEVER_MS
         self.told: Told = (0, "")
 
-    def restore(self, told: Sequence[int | str] | None, records: Iterable[tuple[str, bytes]]) -> None:
+    def restore(self, told: Sequence[Any] | None, records: Iterable[tuple[str, bytes]]) -> None:
         """Take over the windows that were open as of ``told``; without it they have missed items, and are dropped."""
-        if told is not None:
-            self.told = (int(told[0]), str(told[1]))
-        for record_name, value in records:
-            if not record_name.startswith(TREND_PREFIX):
-                continue
-            name = record_name.removeprefix(TREND_PREFIX)
-            if told is None:
-                self._dirty[name] = None
-                continue
-            last_clock_ms, *counts = self._versions.open(record_name, value)
-            self._open[name] = KeyWindows(Key.parse(name), last_clock_ms, counts)
-            self._schedule(name, last_clock_ms)
+        names = {name.removeprefix(TREND_PREFIX): value for name, value in records if name.startswith(TREND_PREFIX)}
+        if told is None:
+            self._dirty = dict.fromkeys(names)
+            return
+        self.told = (told[0], told[1])
+        for name, value in names.items():
+            minute, *counts = self._versions.open(TREND_PREFIX + name, value)
+            self._open[name] = KeyWindows(minute, counts)
+            for step in STEPS:
+                if (_next(minute, step), name) > self.told:
+                    self._due.setdefault(_next(minute, step), set()).add(name)
+        self._find_due()
 
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
         """One record for each key changed since the last call, None where its windows are over."""
@@ -104,91 +129,113 @@ class Trends:
         windows = self._open.get(name)
         if windows is None:
             return None
-        return self._versions.seal(TREND_PREFIX + name, (windows.last_clock_ms, *windows.counts))
+        return self._versions.seal(TREND_PREFIX + name, (windows.minute, *windows.counts))
 
     @property
     def changed(self) -> bool:
         """Whether ``take_changes`` would give anything."""
         return bool(self._dirty)
 
-    def count(self, keys: Mapping[str, Key], event: LabelledEvent, clock_ms: int, *, copy: bool) -> None:
+    def count(self, names: Iterable[str], event: LabelledEvent, clock_ms: int, *, copy: bool) -> None:
         """Count an item on its keys: a story, or a copy of one."""
+        minute = clock_ms // MINUTE_MS
+        if minute != self._minute:
+            self._begin(minute)
         place, score = (COPIES, 0) if copy else _read(event)
-        for name, key in keys.items():
+        for name in names:
             windows = self._open.get(name)
             if windows is None:
-                windows = self._open[name] = KeyWindows(key, clock_ms)
-                self._schedule(name, clock_ms)
-            elif windows.last_clock_ms // MINUTE_MS != clock_ms // MINUTE_MS:
-                windows.move(clock_ms)
-                self._schedule(name, clock_ms)
-            for counts in windows.counts:
-                counts[place] += 1
-                counts[SCORES] += score
+                windows = self._open[name] = KeyWindows(minute)
+                self._schedule(name)
+            elif windows.minute != minute:
+                windows.move(minute)
+                self._schedule(name)
+            counts = windows.counts
+            for begin in (0, 5, 10):
+                counts[begin + place] += 1
+                counts[begin + SCORES] += score
             self._dirty[name] = None
 
-    def _schedule(self, name: str, clock_ms: int) -> None:
-        for step_ms in STEPS_MS:
-            due_ms = _next(clock_ms, step_ms)
-            if (due_ms, name) > self.told:
-                self._due.setdefault(due_ms, set()).add(name)
-                self.due_ms = min(self.due_ms, due_ms)
+    def _begin(self, minute: int) -> None:
+        self._minute = minute
+        self._due_after_minute = [self._due.setdefault(_next(minute, step), set()) for step in STEPS]
+        self._find_due()
 
-    def tell(self, stack: StackRef) -> list[TrendEvent]:
-        """What is due of the next few keys at ``due_ms``."""
-        due_ms = self.due_ms
+    def _schedule(self, name: str) -> None:
+        for names in self._due_after_minute:
+            names.add(name)
+
+    def _find_due(self) -> None:
+        self.due_ms = min(self._due) * MINUTE_MS if self._due else NEVER_MS
+
+    def tell(self, stack: StackRef) -> list[TrendRecord]:
+        """What is due at ``due_ms`` of the next few keys."""
+        now = self.due_ms // MINUTE_MS
         if not self._waiting:
-            self._waiting = sorted(self._due[due_ms], reverse=True)
-        told: list[TrendEvent] = []
-        for name in [self._waiting.pop() for _ in self._waiting[:KEYS_AT_ONCE]]:
-            told += self._tell_of(name, due_ms, stack)
-            self.told = (due_ms, name)
+            self._waiting = sorted(self._due[now], reverse=True)
+            self._tellings = self._find_tellings(now, stack)
+        records: list[TrendRecord] = []
+        for _ in range(min(KEYS_AT_ONCE, len(self._waiting))):
+            name = self._waiting.pop()
+            self.told = (now, name)
+            windows = self._open[name]
+            records += [_write(name, windows.counts, each) for each in self._tellings if windows.minute >= each.since]
+            if not now % STEPS[-1]:
+                del self._open[name]
+                self._dirty[name] = None
         if not self._waiting:
-            del self._due[due_ms]
-            self.due_ms = min(self._due, default=NEVER_MS)
-        return told
+            del self._due[now]
+            self._find_due()
+        return records
 
-    def _tell_of(self, name: str, now_ms: int, stack: StackRef) -> list[TrendEvent]:
-        windows = self._open[name]
-        last_ms = windows.last_clock_ms
-        told = [
-            self._event(windows.key, length, counts, last_ms - last_ms % length.lasts_ms, now_ms, stack)
-            for length, counts in zip(LENGTHS, windows.counts, strict=True)
-            if now_ms in {_next(last_ms, length.every_ms), _next(last_ms, length.lasts_ms)}
-        ]
-        if now_ms == _next(last_ms, DAY_MS):
-            del self._open[name]
-            self._dirty[name] = None
-        return told
-
-    def _event(  # noqa: PLR0917 -- what an event is made of
-        self, key: Key, length: Length, counts: list[int], starts_ms: int, now_ms: int, stack: StackRef
-    ) -> TrendEvent:
-        negative, neutral, positive, copies, scores = counts
-        clusters = negative + neutral + positive
-        return TrendEvent(
-            key_type=key.type,
-            key=key.name,
-            window=length.name,
-            starts_at=instant_of(starts_ms),
-            ends_at=instant_of(starts_ms + length.lasts_ms),
-            final=now_ms == starts_ms + length.lasts_ms,
-            clock=instant_of(now_ms),
-            n_items=clusters + copies,
-            n_clusters=clusters,
-            n_negative=negative,
-            n_neutral=neutral,
-            n_positive=positive,
-            n_copies=copies,
-            mean_score=round(scores / clusters / SCORE_UNIT, 6) if clusters else None,
-            stack=stack,
-            rule_version=self._rule_version,
-        )
+    def _find_tellings(self, now: int, stack: StackRef) -> list[Telling]:
+        """The windows that end now, of the keys that have an item in them, and open ones of keys with a newer item."""
+        tellings = []
+        for index, length in enumerate(LENGTHS):
+            final = not now % length.lasts
+            if final or not now % length.every:
+                since = now - (length.lasts if final else length.every)
+                starts_at = _spell((now - 1) // length.lasts * length.lasts)
+                shared = {
+                    "schema_version": 1,
+                    "window": length.name,
+                    "starts_at": starts_at,
+                    "ends_at": _spell(_next(now - 1, length.lasts)),
+                    "final": final,
+                    "clock": _spell(now),
+                    "stack": {"name": stack.name, "digest": stack.digest},
+                    "rule_version": self._rule_version,
+                }
+                tellings.append(Telling(since, f"{length.name}|{starts_at}", 5 * index, shared))
+        return tellings
 
 
-def _next(clock_ms: int, step_ms: int) -> int:
-    """The first multiple of a step after a clock."""
-    return clock_ms - clock_ms % step_ms + step_ms
+def _write(name: str, counts: Sequence[int], telling: Telling) -> TrendRecord:
+    negative, neutral, positive, copies, scores = counts[telling.begin : telling.begin + 5]
+    clusters = negative + neutral + positive
+    key_type, _, key = name.partition(":")
+    fields = telling.shared | {
+        "key_type": key_type,
+        "key": key,
+        "n_items": clusters + copies,
+        "n_clusters": clusters,
+        "n_negative": negative,
+        "n_neutral": neutral,
+        "n_positive": positive,
+        "n_copies": copies,
+    }
+    if clusters:
+        fields["mean_score"] = round(scores / clusters / SCORE_UNIT, 6)
+    return TrendRecord(f"{name}|{telling.window}".encode(), orjson.dumps(fields))
+
+
+def _next(minute: int, step: int) -> int:
+    """The first multiple of a step after a minute."""
+    return minute - minute % step + step
+
+
+def _spell(minute: int) -> str:
+    return format_instant(instant_of(minute * MINUTE_MS))
 
 
 def _read(event: LabelledEvent) -> tuple[int, int]:
