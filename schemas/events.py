@@ -396,6 +396,55 @@ class AlertAction(Event):
         return self
 
 
+WindowLength = Literal["5m", "1h", "1d"]
+
+
+class TrendEvent(Event):
+    """A key in a window of time, on ``news.trends``; the newest record of each key and window is its state.
+
+    Windows lie side by side from midnight UTC on, on the clock of detection: ``starts_at`` is in, ``ends_at`` is not.
+    ``clock`` is the instant at which this was told: before ``ends_at`` while the window is open, and at it the
+    ``final`` record, after which none comes. Windows without an item have no record. ``n_items`` = ``n_clusters`` +
+    ``n_copies``. Clusters are stories, copies folded: negative where p(negative) is at least one half, as in alerts,
+    else positive where p(positive) is, else neutral; ``mean_score`` is the mean of their scores, absent where the
+    window has copies alone. ``stack`` is the newest one heard, ``rule_version`` that of the detector.
+    """
+
+    key_type: KeyType
+    key: str
+    window: WindowLength
+    starts_at: Instant
+    ends_at: Instant
+    final: bool
+    clock: Instant
+    n_items: Annotated[int, Field(ge=1)]
+    n_clusters: Count
+    n_negative: Count
+    n_neutral: Count
+    n_positive: Count
+    n_copies: Count
+    mean_score: Score | None = None
+    stack: StackRef
+    rule_version: str
+
+    @property
+    def record_key(self) -> str:
+        """The key of its record, such as ``entity:symbol:AAPL|5m|2026-03-02T09:30:00.000Z``."""
+        return f"{self.key_type.value}:{self.key}|{self.window}|{format_instant(self.starts_at)}"
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.n_negative + self.n_neutral + self.n_positive != self.n_clusters:
+            raise ValueError("n_clusters is the sum of n_negative, n_neutral and n_positive")
+        if self.n_clusters + self.n_copies != self.n_items:
+            raise ValueError("n_items is the sum of n_clusters and n_copies")
+        if (self.mean_score is not None) is not (self.n_clusters > 0):
+            raise ValueError("a window with clusters, and no other, has a mean_score")
+        if self.final is not (self.clock >= self.ends_at):
+            raise ValueError("a window is final from its end on")
+        return self
+
+
 EVENTS: dict[str, type[Event]] = {
     "news_item": NewsItem,
     "labelled_event": LabelledEvent,
@@ -403,4 +452,5 @@ EVENTS: dict[str, type[Event]] = {
     "dead_letter": DeadLetter,
     "alert_event": AlertEvent,
     "alert_action": AlertAction,
+    "trend_event": TrendEvent,
 }

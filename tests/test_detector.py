@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from schemas.events import AlertEvent, AlertKind, AlertStatus, LabelledEvent
 from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
-from worker.detector import Batch, Detector, Position, detect, read_stamp
+from worker.detector import Batch, Detector, Position, detect, read_stamp, run_through
 from worker.surge.exposure import Profile
 from worker.surge.rules import Profiles, Rules
+from worker.surge.trends import TrendRecord
 
 Items = list[tuple[float, dict[str, object]]]
 SOURCES = ("a", "b", "c", "d")
@@ -78,6 +79,7 @@ class Log:
 
     def __init__(self, parts: Sequence[Sequence[LabelledEvent]], random: Random) -> None:
         self.parts, self.random = parts, random
+        self.trends: list[TrendRecord] = []
         self.marks = [
             [mark((part[i].clock - at(0)).total_seconds(), i, number) for i in range(0, len(part), 7)]
             + [mark(6 * DAY_SECONDS, len(part), number)]
@@ -96,8 +98,8 @@ class Log:
                 read[number][1] += 1
 
     def run(self, restore_probability: float, rules: Rules = SENSITIVE) -> tuple[list[AlertEvent], Detector]:
-        log, alerts = [], []
-        detector = Detector.restore(rules, len(self.parts), [])
+        log, alerts, self.trends = [], [], []
+        detector = Detector.restore(rules, len(self.parts), [], trends=True)
         log += detector.begin({number: Position(0, 0) for number in range(len(self.parts))}).changelog
         read = [[0, 0] for _ in self.parts]
         ends = [[len(part), len(marks)] for part, marks in zip(self.parts, self.marks, strict=True)]
@@ -112,11 +114,13 @@ class Log:
                 if committed:
                     log += batch.changelog
                     alerts += batch.alerts
-                detector = Detector.restore(rules, len(self.parts), log)
+                    self.trends += batch.trends
+                detector = Detector.restore(rules, len(self.parts), log, trends=True)
                 read = [list(detector.positions[number]) for number in range(len(self.parts))]
             else:
                 log += batch.changelog
                 alerts += batch.alerts
+                self.trends += batch.trends
         return alerts, detector
 
 
@@ -147,12 +151,15 @@ def test_the_busy_stream_has_alerts_of_every_kind_and_every_end():
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([0.0, 0.05, 0.4]))
-def test_alerts_depend_neither_on_interleaving_nor_on_batches_nor_on_restarts(seed, partitions, restore_probability):
+def test_alerts_and_trends_depend_neither_on_interleaving_nor_on_batches_nor_on_restarts(
+    seed, partitions, restore_probability
+):
     random = Random(seed)
     log = Log(split(busy(), partitions, random), random)
     alerts, _ = log.run(restore_probability)
-    archive = detect(SENSITIVE, *log.parts, emitted_at=WALL, run_out=True)
-    assert [alert.to_json() for alert in alerts] == [alert.to_json() for alert in archive]
+    archive = list(run_through(SENSITIVE, *log.parts, emitted_at=WALL, run_out=True, trends=True))
+    assert [alert.to_json() for alert in alerts] == [alert.to_json() for batch in archive for alert in batch.alerts]
+    assert log.trends == [trend for batch in archive for trend in batch.trends]
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -301,7 +308,7 @@ def test_marks_alone_move_the_frontier_now_and_then():
 
 
 def test_nothing_is_kept_of_keys_and_stories_long_gone():
-    detector = Detector.restore(Rules(), 1, [])
+    detector = Detector.restore(Rules(), 1, [], trends=True)
     log = dict(detector.begin({0: Position(0, 0)}).changelog)
     for item in stream(market(Random(3), 5, 100)):
         detector.add_event(0, item.input.offset, item)

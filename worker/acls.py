@@ -29,7 +29,8 @@ MEANINGS: Mapping[Duty, str] = MappingProxyType(
         Duty.labeller: "`run --only labeller`",
         Duty.detector: "`run --only detector`",
         Duty.feed: "`feed`, and any producer of raw news",
-        Duty.subscriber: "any consumer of labels, alerts and actions that reads partitions by number, without a group",
+        Duty.subscriber: "any consumer of labels, alerts, trends and actions that reads partitions by number, without "
+        "a group",
         Duty.viewer: "`check`, `topics describe`, `status`, `tail`, `alerts list`, `alerts show`, `alerts silences`, "
         "`dlq list`, `dlq show`, `dlq export`",
         Duty.responder: "all of `alerts`",
@@ -42,7 +43,7 @@ MEANINGS: Mapping[Duty, str] = MappingProxyType(
 READ, WRITE = ("Read",), ("Write",)
 LOOK = ("Describe", "DescribeConfigs")  # whoever starts looks at all topics first
 
-_ALL = ("raw", "labelled", "progress", "dead", "alerts", "actions", "notify_state", "surge_state")
+_ALL = ("raw", "labelled", "progress", "dead", "alerts", "trends", "actions", "notify_state", "surge_state")
 
 # Read and Write imply Describe.
 _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
@@ -53,10 +54,10 @@ _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
         "dead": WRITE,
         "surge_state": READ,
     },
-    Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "surge_state": READ + WRITE},
+    Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "trends": WRITE, "surge_state": READ + WRITE},
     Duty.feed: {"raw": WRITE},
-    Duty.subscriber: {"labelled": READ, "alerts": READ, "actions": READ},
-    Duty.viewer: dict.fromkeys(("raw", "labelled", "dead", "alerts", "actions", "surge_state"), READ),
+    Duty.subscriber: {"labelled": READ, "alerts": READ, "trends": READ, "actions": READ},
+    Duty.viewer: dict.fromkeys(("raw", "labelled", "dead", "alerts", "trends", "actions", "surge_state"), READ),
     Duty.responder: {"alerts": READ, "actions": READ + WRITE},
     Duty.redrive: {"raw": WRITE, "dead": READ + WRITE},
     Duty.notifier: {"alerts": READ, "actions": READ, "notify_state": READ + WRITE},

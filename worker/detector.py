@@ -1,10 +1,10 @@
 """One shard of the detector: merge, surge state and frontier; pure, wall time is an argument.
 
-Owns what a transaction of the detector holds: its alerts, one changelog record for each state that changed, and one
-frontier record. When a batch is not committed the whole detector is thrown away and restored.
+Owns what a transaction of the detector holds: its alerts and trends, one changelog record for each state that changed,
+and one frontier record. When a batch is not committed the whole detector is thrown away and restored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from worker.surge.baseline import DAY_MS
 from worker.surge.revision import clock_of, instant_of
 from worker.surge.rules import Rules
 from worker.surge.shard import Shard
+from worker.surge.trends import TrendRecord, Trends
 from worker.surge.versions import STATE, Versions
 
 __all__ = ["Batch", "Detector", "Facts", "Position", "detect"]
@@ -34,6 +35,7 @@ class Batch:
     alerts: tuple[AlertEvent, ...]
     changelog: Changelog
     applied: int
+    trends: tuple[TrendRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,17 @@ class Facts:
 class Detector:
     """Takes what is read from the labelled and progress partitions and gives batches to commit.
 
-    Its alerts are a function of the log alone: neither the interleaving of the partitions nor the cuts between
-    batches change them. Owned by one thread.
+    Its alerts and trends are a function of the log alone: neither the interleaving of the partitions nor the cuts
+    between batches change them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE) -> None:
+    def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE, *, trends: bool = False) -> None:
         self._partitions = partitions
         self._versions = versions
         self._merge: Merge[LabelledEvent] = Merge(partitions)
-        self._shard = Shard(rules, versions)
+        self._counts_trends = trends
+        self._trends = Trends(rules.version, versions)
+        self._shard = Shard(rules, versions, self._trends if trends else None)
         self._raw_next_offset: dict[int, int] = {}
         self._written_bound_ms = UNKNOWN_CLOCK
         self._late = 0
@@ -72,13 +76,15 @@ class Detector:
         partitions: int,
         changelog: Iterable[tuple[bytes, bytes | None]],
         versions: Versions = STATE,
+        *,
+        trends: bool = False,
     ) -> "Detector":
         """The detector as its committed changelog, in order, left it; a new one if that is empty.
 
         Raises:
             ValueError: A record is of a version that is not read, or the state is of another number of partitions.
         """
-        detector = cls(rules, partitions, versions)
+        detector = cls(rules, partitions, versions, trends=trends)
         newest = dict(changelog)
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
@@ -94,6 +100,7 @@ class Detector:
             self._raw_next_offset[number] = raw
         self._merge.advance(frontier["clock_ms"])
         self._shard.restore(frontier["totals"], records, frontier["clock_ms"])
+        self._trends.restore(frontier.get("trends") if self._counts_trends else None, records)
         self._written_bound_ms = self._merge.bound_ms()
 
     @property
@@ -136,13 +143,19 @@ class Detector:
     def step(self, max_records: int, emitted_at: datetime) -> Batch | None:
         """Apply what the merge allows, up to ``max_records`` records and timers; None if there is nothing to commit."""
         alerts: list[AlertEvent] = []
+        trends: list[TrendRecord] = []
         applied = 0
         for _ in range(max_records):
-            fired = self._shard.fire_timer(self._merge.bound_ms(), emitted_at)
+            bound_ms, due_ms = self._merge.bound_ms(), self._trends.due_ms
+            fired = self._shard.fire_timer(min(bound_ms, due_ms), emitted_at)
             if fired is not None:
                 clock_ms, revisions = fired
                 self._merge.advance(clock_ms)
                 alerts += revisions
+                continue
+            if due_ms <= bound_ms:  # unlike a timer of the shard before a record of the same instant
+                self._merge.advance(due_ms)
+                trends += self._tell_trends()
                 continue
             merged = self._merge.take()
             if merged is None:
@@ -152,9 +165,15 @@ class Detector:
             if self._is_new(merged.partition, merged.item):
                 alerts += self._shard.apply(merged.item, merged.clock_ms, emitted_at)
         else:
-            return self._batch(alerts, applied)
+            return self._batch(alerts, applied, trends)
         marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
-        return self._batch(alerts, applied) if applied or self._shard.changed or marked else None
+        changed = self._shard.changed or self._trends.changed
+        return self._batch(alerts, applied, trends) if applied or trends or changed or marked else None
+
+    def _tell_trends(self) -> list[TrendRecord]:
+        stack = self._shard.learning.stack
+        assert stack is not None, "an item was counted, and no stack labelled it"
+        return self._trends.tell(stack)
 
     def _is_new(self, partition: int, event: LabelledEvent) -> bool:
         """Whether this raw record is met for the first time; a labelled partition holds one raw partition in order."""
@@ -163,9 +182,9 @@ class Detector:
         self._raw_next_offset[partition] = event.input.offset + 1
         return True
 
-    def _batch(self, alerts: list[AlertEvent], applied: int) -> Batch:
+    def _batch(self, alerts: list[AlertEvent], applied: int, trends: Sequence[TrendRecord] = ()) -> Batch:
         marked_clocks_ms = self._merge.marked_clocks_ms
-        frontier = {
+        frontier: dict[str, Any] = {
             "clock_ms": self._merge.clock_ms,
             "partitions": [
                 (number, *position, marked_clocks_ms[number], self._raw_next_offset[number])
@@ -173,9 +192,12 @@ class Detector:
             ],
             "totals": self._shard.totals(),
         }
+        if self._counts_trends:
+            frontier["trends"] = self._trends.told
         self._written_bound_ms = self._merge.bound_ms()
         sealed = (FRONTIER_KEY, self._versions.seal(FRONTIER_KEY.decode(), frontier))
-        return Batch(tuple(alerts), (*self._shard.take_changes(), sealed), applied)
+        changes = (*self._shard.take_changes(), *self._trends.take_changes(), sealed)
+        return Batch(tuple(alerts), changes, applied, tuple(trends))
 
     @property
     def learning(self) -> bool:
@@ -221,28 +243,39 @@ def describe_partitions(stamped: int, given: int) -> str:
 def detect(
     rules: Rules, *partitions: Sequence[LabelledEvent], emitted_at: datetime, run_out: bool = False
 ) -> list[AlertEvent]:
-    """The alerts of an archive: the events of each labelled partition, in order, without Kafka.
+    """The alerts of an archive: see `run_through`."""
+    batches = run_through(rules, *partitions, emitted_at=emitted_at, run_out=run_out)
+    return [alert for batch in batches for alert in batch.alerts]
+
+
+def run_through(
+    rules: Rules,
+    *partitions: Sequence[LabelledEvent],
+    emitted_at: datetime,
+    run_out: bool = False,
+    trends: bool = False,
+) -> Iterator[Batch]:
+    """What comes of an archive: the events of each labelled partition, in order, without Kafka.
 
     Args:
         rules: The rule version.
         partitions: The events of each labelled partition; the clock does not fall within one.
         emitted_at: Wall time for every alert.
-        run_out: Whether time goes on after the last event until every alert has resolved.
+        run_out: Whether time goes on after the last event until every alert has resolved and every window has ended.
+        trends: Whether windows are counted.
     """
-    detector = Detector(rules, len(partitions))
+    detector = Detector(rules, len(partitions), trends=trends)
     detector.begin({number: Position(0, 0) for number in range(len(partitions))})
     last = max((event.clock for events in partitions for event in events), default=None)
     if last is None:
-        return []
+        return
     end = last + timedelta(hours=rules.max_frozen_hours * run_out, milliseconds=1)
     for number, events in enumerate(partitions):
         for offset, event in enumerate(events):
             detector.add_event(number, offset, event)
         detector.add_mark(number, 0, _final_mark(number, len(events), end))
-    alerts: list[AlertEvent] = []
     while (batch := detector.step(10_000, emitted_at)) is not None:
-        alerts += batch.alerts
-    return alerts
+        yield batch
 
 
 def _final_mark(partition: int, next_offset: int, clock: datetime) -> Progress:

@@ -158,6 +158,8 @@ class SurgeSettings(Section):
     """Sets that are one key: ``[surge.watchlists.NAME]`` with ``entities`` or ``topics``, and a ``budget_a_day``."""
     negatives_a_day: Annotated[float, Field(gt=0)] = 20_000.0
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
+    trends: bool = True
+    """Whether counts and mean sentiment of each key are written to the trends topic: 5 minutes, hours, days."""
     state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
     """Of the state's records that are written; the newest once no worker of the last version runs."""
 

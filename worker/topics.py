@@ -43,6 +43,11 @@ class Topics:
         return f"{self.prefix}alerts"
 
     @property
+    def trends(self) -> str:
+        """Counts and mean sentiment of each key in windows of time."""
+        return f"{self.prefix}trends"
+
+    @property
     def actions(self) -> str:
         """What people did about alerts: acknowledged, silenced, noted."""
         return f"{self.prefix}actions"
@@ -98,6 +103,7 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         TopicSpec(topics.progress, partitions, kept_30_days),
         TopicSpec(topics.dead, 1, kept_30_days | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         TopicSpec(topics.alerts, 1, kept_90_days),
+        TopicSpec(topics.trends, 1, kept_90_days),
         TopicSpec(topics.actions, 1, kept_90_days),
         TopicSpec(topics.notify_state, 1, kept_90_days),
         TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),

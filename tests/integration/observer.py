@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
 
-from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress
+from schemas.events import AlertEvent, DeadLetter, LabelledEvent, Progress, TrendEvent
 from transactions import open_transactions
 from verify import Marked, Outputs, Placed
 from worker.detector import FRONTIER_KEY, Detector
@@ -134,8 +134,8 @@ class Observer:
                     records += [to_record(record) for record in found]
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
-    async def outputs(self) -> Outputs:
-        """All outputs of the run."""
+    async def outputs(self, *, trends: bool = False) -> Outputs:
+        """All outputs of the run, and trends where asked for."""
         names = self._settings.topic_names
         labelled = await self.read(names.labelled)
         progress = await self.read(names.progress)
@@ -147,12 +147,16 @@ class Observer:
             dead=tuple(_parse(DeadLetter.model_validate_json, record) for record in await self.read(names.dead)),
             alerts=tuple(_parse(AlertEvent.model_validate_json, record) for record in await self.read(names.alerts)),
             marks=tuple(Marked(record.partition, _parse(Progress.model_validate_json, record)) for record in progress),
+            trends=tuple(
+                _parse(TrendEvent.model_validate_json, record)
+                for record in (await self.read(names.trends) if trends else ())
+            ),
         )
 
     async def unfinished(self) -> Mapping[str, object]:
         """Every trace of a transaction that has not ended; empty when there is none."""
         names = self._settings.topic_names
-        outputs = (names.labelled, names.progress, names.dead, names.alerts, names.surge_state)
+        outputs = (names.labelled, names.progress, names.dead, names.alerts, names.trends, names.surge_state)
         unstable = {topic: found for topic in outputs if (found := await self.unstable(topic))}
         listed = await self.open_transactions()
         return unstable | ({"transactions": listed} if listed else {})

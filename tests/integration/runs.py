@@ -93,10 +93,11 @@ class Trial:
         await self.fleet.await_that(f"a frontier after {after}", patient(ask))
 
     async def await_end(self) -> None:
-        """Wait until every raw record is committed and the detector has fired its last timer for an alert."""
+        """Wait until every raw record is committed and the detector has told of its last alert and window."""
         await self.await_committed(len(self.workload.records))
         if self.expected.alerts:
-            await self.await_frontier(max(alert.detected_at for alert in self.expected.alerts))
+            last = max(alert.detected_at for alert in self.expected.alerts)
+            await self.await_frontier(max(last, self.expected.trends[-1].clock))
 
     # Crashes
 
@@ -214,7 +215,7 @@ async def carry_out(
     """
     settings = load_run_settings(dotted)
     workload = make_workload(settings.topic_names.raw, headlines=headlines, partitions=settings.topics.partitions)
-    expected = expect(workload.as_read(), engine or DeterministicEngine(), settings.rules)
+    expected = expect(workload.as_read(), engine or DeterministicEngine(), settings.rules, trends=True)
     await create_topics(settings.kafka, settings.topic_specs, settings.topics.replication_factor)
     await _send(settings, workload)
     async with Observer(settings) as observer:
@@ -223,7 +224,7 @@ async def carry_out(
             await play(trial)
             await trial.await_end()
             statuses = await asyncio.to_thread(fleet.stop)
-        outputs, unfinished = await observer.outputs(), await observer.unfinished()
+        outputs, unfinished = await observer.outputs(trends=True), await observer.unfinished()
     return Result(len(workload.records), outputs, expected, unfinished, statuses, trial.crashes)
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.events import AlertEvent, AlertRef, DeadLetter, Event, InputRef, LabelledEvent, Progress
+from schemas.events import AlertEvent, AlertRef, DeadLetter, Event, InputRef, LabelledEvent, Progress, TrendEvent
 from worker.codec import InputRules
-from worker.detector import detect
+from worker.detector import run_through
 from worker.labeller import Engine, label_unit
 from worker.records import Record
 from worker.surge.keys import Key
@@ -47,6 +47,7 @@ class Outputs:
     dead: tuple[DeadLetter, ...] = ()
     alerts: tuple[AlertEvent, ...] = ()
     marks: tuple[Marked, ...] = ()
+    trends: tuple[TrendEvent, ...] = ()
 
 
 class Violation(NamedTuple):
@@ -59,18 +60,23 @@ class Violation(NamedTuple):
         return f"{self.what}: {self.where}"
 
 
-def expect(logs: Mapping[int, Sequence[Record]], engine: Engine, rules: Rules) -> Outputs:
-    """The outputs of these raw partitions, each from its first record on, and of nothing else."""
+def expect(logs: Mapping[int, Sequence[Record]], engine: Engine, rules: Rules, *, trends: bool = False) -> Outputs:
+    """The outputs of these raw partitions, each from its first record on, and of nothing else; time runs out.
+
+    Trends, several for each record, are among them where asked for.
+    """
     now = datetime.now(UTC)
     unit = Unit({partition: Run(tuple(records)) for partition, records in logs.items() if records})
     runs = label_unit(unit, {}, engine, InputRules(), now)
     events = [runs[partition].events if partition in runs else () for partition in range(len(logs))]
+    batches = list(run_through(rules, *events, emitted_at=now, run_out=True, trends=trends))
     return Outputs(
         labelled=tuple(
             Placed(partition, offset, event) for partition, run in enumerate(events) for offset, event in enumerate(run)
         ),
         dead=tuple(letter for run in runs.values() for letter in run.dead),
-        alerts=tuple(detect(rules, *events, emitted_at=now, run_out=True)),
+        alerts=tuple(alert for batch in batches for alert in batch.alerts),
+        trends=tuple(trend.event for batch in batches for trend in batch.trends),
     )
 
 
@@ -81,7 +87,12 @@ def find_violations(found: Outputs, expected: Outputs, tolerance: float = 0.0) -
     batch.
     """
     violations = [*_find_misplaced(found), *_find_broken_promises(found)]
-    for kind, name_all in (("labelled", _labelled_by_input), ("dead letter", _dead_by_input), ("alert", _by_revision)):
+    for kind, name_all in (
+        ("labelled", _labelled_by_input),
+        ("dead letter", _dead_by_input),
+        ("alert", _by_revision),
+        ("trend", _by_window),
+    ):
         seen, wanted = name_all(found), name_all(expected)
         differences = list(_compare(kind, seen, wanted, tolerance))
         violations += differences or _find_disorder(kind, seen, wanted)
@@ -152,6 +163,10 @@ def _dead_by_input(outputs: Outputs) -> Named:
 
 def _by_revision(outputs: Outputs) -> Named:
     return [(f"{alert.alert_id} of {alert.key} revision {alert.revision}", alert) for alert in outputs.alerts]
+
+
+def _by_window(outputs: Outputs) -> Named:
+    return [(f"{trend.record_key} at {trend.clock}", trend) for trend in outputs.trends]
 
 
 def _find_misplaced(outputs: Outputs) -> Iterator[Violation]:

@@ -17,7 +17,7 @@ from memory_broker import MemoryBroker
 from memory_clients import MemoryClients, Process, Weather
 from virtual_time import VirtualCompute, run_virtually
 
-from schemas.events import AlertEvent, DeadLetter, LabelledEvent, NewsItem, Progress
+from schemas.events import AlertEvent, DeadLetter, LabelledEvent, NewsItem, Progress, TrendEvent
 from verify import Marked, Outputs, Placed, Violation, expect, find_violations
 from worker.codec import HEARTBEAT_HEADER
 from worker.deterministic import DeterministicEngine
@@ -129,9 +129,9 @@ class _Simulation:
                     self._start(self._detect)
             await self._storm(records)
             await feeding
-            expected = expect(workload.as_read(), DeterministicEngine(), RULES)
+            expected = expect(workload.as_read(), DeterministicEngine(), RULES, trends=True)
             if not self._world.detects:
-                expected = replace(expected, alerts=())
+                expected = replace(expected, alerts=(), trends=())
             late = await self._await_end(records, expected)
             await asyncio.gather(*(worker.end() for worker in self._workers))
             found = read_outputs(broker, self._settings)
@@ -230,9 +230,10 @@ class _Simulation:
                 undone.append(f"raw partition {number} is committed up to {stands} of {count}")
         if self._broker.has_open_transactions():
             undone.append("a transaction is open")
-        told = len(read_outputs(self._broker, self._settings).alerts)
-        if told < len(expected.alerts):
-            undone.append(f"{told} of {len(expected.alerts)} alerts are told")
+        for topic, due in ((self._topics.alerts, len(expected.alerts)), (self._topics.trends, len(expected.trends))):
+            told = len(self._broker.logs[TopicPartition(topic, 0)].read(0, 1 << 30).records)
+            if told < due:
+                undone.append(f"{told} of {due} records are on {topic}")
         return undone
 
 
@@ -327,4 +328,5 @@ def read_outputs(broker: MemoryBroker, settings: Settings) -> Outputs:
         dead=tuple(DeadLetter.model_validate_json(r.value) for r in read(topics.dead)),
         alerts=tuple(AlertEvent.model_validate_json(r.value) for r in read(topics.alerts)),
         marks=tuple(Marked(r.partition, Progress.model_validate_json(r.value)) for r in read(topics.progress)),
+        trends=tuple(TrendEvent.model_validate_json(r.value) for r in read(topics.trends)),
     )

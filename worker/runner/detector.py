@@ -101,7 +101,9 @@ def restore_detector(settings: Settings, rules: Rules, changelog: Mapping[bytes,
         Misconfigured: they cannot be continued from, and why.
     """
     try:
-        return Detector.restore(rules, settings.topics.partitions, changelog.items(), settings.state_versions)
+        return Detector.restore(
+            rules, settings.topics.partitions, changelog.items(), settings.state_versions, trends=settings.surge.trends
+        )
     except ValueError as error:
         raise Misconfigured(f"{settings.topic_names.surge_state} cannot be continued from: {error}") from error
 
@@ -237,7 +239,7 @@ class ShardRun:
         return await self._thread.run(work)
 
     async def _commit(self, batch: Batch) -> None:
-        """Deliver alerts and state together.
+        """Deliver alerts, trends and state together.
 
         What failed is never delivered again as it is: that takes a new producer, which fences whoever has run the shard
         meanwhile, and only a restored state knows of what that one has written.
@@ -248,7 +250,10 @@ class ShardRun:
 
     def _encode(self, batch: Batch) -> list[OutRecord]:
         alerts = [OutRecord(self._topics.alerts, alert.alert_id.encode(), alert.to_json()) for alert in batch.alerts]
-        return alerts + [OutRecord(self._topics.surge_state, key, value, SHARD) for key, value in batch.changelog]
+        trends = [OutRecord(self._topics.trends, trend.key, trend.value) for trend in batch.trends]
+        return (
+            alerts + trends + [OutRecord(self._topics.surge_state, key, value, SHARD) for key, value in batch.changelog]
+        )
 
     def _record(self, batch: Batch, commit_seconds: float) -> None:
         """The canonical line of a batch, and its metrics."""
@@ -264,6 +269,7 @@ class ShardRun:
             shard=SHARD,
             applied=batch.applied,
             alerts=len(batch.alerts),
+            trends=len(batch.trends),
             states=len(batch.changelog),
             commit_seconds=round(commit_seconds, 4),
         )

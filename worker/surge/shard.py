@@ -4,7 +4,7 @@ Owns the state and knows which parts of it changed. Knows nothing of partitions,
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from worker.surge.codec import (
 )
 from worker.surge.copies import Cluster, first_mention, fold_key, revise_story
 from worker.surge.exposure import Exposures
-from worker.surge.keys import MARKET, Key, Mentions, is_hit
+from worker.surge.keys import MARKET, Key, Mention, Mentions, is_hit
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
@@ -44,6 +44,7 @@ from worker.surge.revision import Context, Findings, alert_id, clock_of, revisio
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Level, Moment, readings
 from worker.surge.timers import Timers
+from worker.surge.trends import Trends
 from worker.surge.versions import STATE, Versions
 
 
@@ -53,8 +54,9 @@ class Shard:
     ``apply`` wants events in merge order, ``fire_timer`` clocks between them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, versions: Versions = STATE) -> None:
+    def __init__(self, rules: Rules, versions: Versions = STATE, trends: Trends | None = None) -> None:
         self.rules = rules
+        self._trends = trends
         self._versions = versions
         self.keys: dict[str, KeyState] = {}
         self.exposures = Exposures(round(rules.max_silence_hours * HOUR_MS), rules.profiles.of)
@@ -144,10 +146,13 @@ class Shard:
             return []
         fold = fold_key(event.title, event.similarity_key)
         known = self._by_fold.get(fold)
+        mentions = self._mentions.of(event)
+        if self._trends is not None:
+            self._trends.count(mentions, event, clock_ms, copy=known is not None)
         if known is not None:
             self._add_copy(known)
             return []
-        keys = self._keys_of(event)
+        keys = self._keys_of(event, mentions)
         cluster = self._open_cluster(event, fold, tuple(str(key) for key, hit in keys if hit), clock_ms)
         revisions = [
             self._add_cluster(key, hit, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
@@ -155,9 +160,8 @@ class Shard:
         ]
         return [revision for revision in revisions if revision is not None]
 
-    def _keys_of(self, event: LabelledEvent) -> list[tuple[Key, bool]]:
+    def _keys_of(self, event: LabelledEvent, mentions: Sequence[Mention]) -> list[tuple[Key, bool]]:
         """The keys of an item for each target, and whether the item is a hit there: one of those watched for."""
-        mentions = self._mentions.of(event)
         return [
             (Key(mention.type, mention.name, target), is_hit(event, mention, target))
             for target in self.rules.targets
@@ -181,7 +185,8 @@ class Shard:
         """
         assert cluster.story is not None
         whole = event.status is ItemStatus.withdrawn
-        still = () if whole or event.abstained else {str(key) for key, hit in self._keys_of(event) if hit}
+        keys = () if whole or event.abstained else self._keys_of(event, self._mentions.of(event))
+        still = {str(key) for key, hit in keys if hit}
         cluster.story = revise_story(cluster.story, event)
         before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
