@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas.events import ItemStatus, LabelledEvent, Sentiment, TrendEvent
 from surge_streams import DAY_SECONDS, START, WALL, at, event, mark, stream
 from worker.detector import Detector, Position, run_through
-from worker.surge.keys import keys_of
+from worker.surge.keys import Mentions
 from worker.surge.rules import Rules
 from worker.surge.trends import KEYS_AT_ONCE, TrendRecord
 
@@ -107,9 +107,11 @@ def recount(events: Sequence[LabelledEvent]) -> Recounted:
     """Every window of every key, by name, length and start."""
     found: defaultdict[tuple[str, str, datetime], list[Counts]] = defaultdict(list)
     for item, adds in counted(events):
-        for key in keys_of(item):
+        for mention in Mentions().of(item):
             for window, lasts in LASTS.items():
-                found[str(key), window, START + (item.clock - START) // lasts * lasts].append(adds)
+                found[
+                    f"{mention.type.value}:{mention.name}", window, START + (item.clock - START) // lasts * lasts
+                ].append(adds)
     return {place: add_up(parts) for place, parts in found.items()}
 
 

@@ -9,6 +9,7 @@ from worker.engines import load_engine
 from worker.errors import Misconfigured, WorkerError
 from worker.kafka.admin import describe_topics
 from worker.kafka.connection import Place
+from worker.primer import read_primer
 from worker.settings import Settings
 from worker.sinks.tail import open_reader
 from worker.topics import find_differences
@@ -64,7 +65,37 @@ def check_bundle(settings: Settings) -> Finding:
         engine = load_engine(settings.engine)
     except (WorkerError, StacknormError) as error:
         return Finding("engine", detail, str(error))
-    return Finding("engine", f"{engine.identity.name}, digest {engine.identity.digest[:12]}")
+    digest = engine.identity.digest
+    try:
+        note = _judge_primer(settings, digest)
+    except Misconfigured:
+        note = ""  # `check_primer` tells
+    return Finding("engine", f"{engine.identity.name}, digest {digest[:12]}{note}")
+
+
+def check_primer(settings: Settings) -> Finding:
+    """The primer: that it can be read. A V far from the archive's is told, and no problem."""
+    path = settings.surge.primer
+    if path is None:
+        return Finding("primer", "none: the detector learns for three days before it may fire")
+    try:
+        primer = read_primer(path)
+    except Misconfigured as error:
+        return Finding("primer", str(path), str(error))
+    detail = f"{path}, {len(primer.baselines):,} keys of stack {primer.stack.name}, digest {primer.stack.digest[:12]}"
+    far = primer.judge_volume(settings.surge.negatives_a_day)
+    return Finding("primer", detail if far is None else f"{detail}; note: {far}")
+
+
+def _judge_primer(settings: Settings, digest: str) -> str:
+    """What to say where the primer is not of the stack that will speak."""
+    primed = settings.rules.primed
+    if primed is None or primed.stack_digest == digest:
+        return ""
+    return (
+        f"; note: the primer is of another stack ({primed.stack_digest[:12]}), so the detector will learn for three "
+        "days: `stacknorm-worker backfill ARCHIVE` makes one of this"
+    )
 
 
 async def require_state(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
 from worker.alerts.cli import alerts_app
+from worker.backfill.cli import backfill
 from worker.backtest.cli import backtest
 from worker.console import err, out, read_settings, read_settings_of_a_running_system
 from worker.dlq.cli import dlq_app
@@ -39,6 +40,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(alerts_app, name="alerts")
+app.command()(backfill)
 app.command()(backtest)
 app.command()(replay)
 app.command()(notify)
@@ -90,7 +92,7 @@ def check(
     bundle: Annotated[bool, typer.Option(help="Load the bundle too, which takes a few seconds.")] = True,
 ) -> None:
     """Look at settings, broker, topics and bundle before a start; exit status 2 if anything is wrong."""
-    from worker.check import check_bundle, check_state, check_topics
+    from worker.check import check_bundle, check_primer, check_state, check_topics
 
     settings = read_settings(context)
 
@@ -99,6 +101,7 @@ def check(
         findings = [finding async for finding in check_topics(settings)]
         if all(finding.problem is None for finding in findings):
             findings.append(await check_state(settings))
+        findings.append(check_primer(settings))
         findings += [check_bundle(settings)] if bundle else []
         for finding in findings:
             problems += finding.problem is not None

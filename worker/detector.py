@@ -204,6 +204,15 @@ class Detector:
         """Whether nothing fires yet, because there has been too little exposure under this stack."""
         return self._shard.learning.at(self._shard.exposures.flat.total_ms)
 
+    def baselines(self) -> dict[str, tuple[float, float, float]]:
+        """What a primer would know of the keys (see `worker.surge.rules.Primed`); looks at every key."""
+        return self._shard.baselines()
+
+    @property
+    def stack(self) -> StackRef | None:
+        """The newest stack heard."""
+        return self._shard.learning.stack
+
     def facts(self) -> Facts:
         """Where this shard stands; looks at every key."""
         shard, learning = self._shard, self.learning

@@ -10,6 +10,7 @@ from worker.engines import load_engine
 from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
+from worker.primer import read_primer
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
 from worker.runner.tasks import run_until_all, stop_on_signals
@@ -67,8 +68,18 @@ def _settle_memory() -> None:
 
 
 async def _detect(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:
+    rules = settings.rules
+    _tell_primer(settings)
     if await _is_set_up(settings, stop, vitals):
-        await run_detector(settings, settings.rules, stop, vitals)
+        await run_detector(settings, rules, stop, vitals)
+
+
+def _tell_primer(settings: Settings) -> None:
+    if (path := settings.surge.primer) is not None:
+        primer = read_primer(path)
+        log.info("primer.loaded", path=str(path), keys=len(primer.baselines), stack=primer.stack.name)
+        if (problem := primer.judge_volume(settings.surge.negatives_a_day)) is not None:
+            log.warning("primer.volume", problem=problem)
 
 
 async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> bool:

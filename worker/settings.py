@@ -7,6 +7,7 @@ An environment variable is ``STACKNORM_`` and the path to the setting, nested wi
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
@@ -19,6 +20,7 @@ from worker.breaker import BreakerRules
 from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
+from worker.primer import read_primer
 from worker.surge.keys import Target, Watchlist
 from worker.surge.rules import Rules
 from worker.surge.versions import STATE, Versions
@@ -160,6 +162,8 @@ class SurgeSettings(Section):
     """V: negative stories a day, each counted once for each of its keys; sets the thresholds together with F."""
     trends: bool = True
     """Whether counts and mean sentiment of each key are written to the trends topic: 5 minutes, hours, days."""
+    primer: Path | None = None
+    """What `backfill` learned from an archive: the detector starts from it instead of learning for three days."""
     state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
     """Of the state's records that are written; the newest once no worker of the last version runs."""
 
@@ -298,8 +302,8 @@ class Settings(BaseSettings):
         return replace(STATE, writes=self.surge.state_version)
 
     @property
-    def rules(self) -> Rules:
-        """The detector's rules."""
+    def rules_without_primer(self) -> Rules:
+        """The detector's rules before any archive has taught it."""
         surge = self.surge
         return Rules(
             targets=tuple(Target.parse(text) for text in surge.targets),
@@ -307,6 +311,16 @@ class Settings(BaseSettings):
             negatives_a_day=surge.negatives_a_day,
             budget_a_day=surge.budget_a_day or SENSITIVITIES[surge.sensitivity],
         )
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The detector's rules; the primer is read once.
+
+        Raises:
+            Misconfigured: it cannot be.
+        """
+        rules = self.rules_without_primer
+        return rules if self.surge.primer is None else read_primer(self.surge.primer).apply(rules)
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

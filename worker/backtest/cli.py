@@ -62,12 +62,12 @@ def backtest(
     from worker.backtest.sentences import summarise, warn
 
     settings = read_settings(context)
-    selection = Selection(_read_time("--from", start), _read_time("--to", end), time, _read_zone(zone), skip_bad)
+    selection = Selection(read_moment("--from", start), read_moment("--to", end), time, read_zone(zone), skip_bad)
     if out_file is not None:
         check_out(out_file)
     if html is not None:
         check_folder(html)
-    with _open_progress() as report:
+    with open_progress() as report:
         found = run_backtest(files, settings, selection=selection, cache=cache, report=report)
     if (labelling := found.labelling) is not None:
         err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
@@ -86,13 +86,14 @@ def backtest(
 
 
 @contextmanager
-def _open_progress() -> Iterator[Report]:
+def open_progress() -> Iterator[Report]:
+    """A report that draws bars on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         yield draw_on(progress)
 
 
-def _read_time(option: str, given: str | None) -> datetime | None:
+def read_moment(option: str, given: str | None) -> datetime | None:
     """A day or an instant, in UTC where it names no zone."""
     if given is None:
         return None
@@ -102,7 +103,8 @@ def _read_time(option: str, given: str | None) -> datetime | None:
         raise Misconfigured(f"{option} {given} is no time; write 2026-03-02 or 2026-03-02T09:30:00Z") from error
 
 
-def _read_zone(name: str | None) -> ZoneInfo | None:
+def read_zone(name: str | None) -> ZoneInfo | None:
+    """The zone of `--zone`."""
     if name is None:
         return None
     try:

@@ -20,8 +20,8 @@ class Course:
     """
 
     def __init__(self, rules: Rules, partitions: int, now: datetime) -> None:
-        self._detector = Detector(rules, partitions)
-        self._detector.begin({number: Position(0, 0) for number in range(partitions)})
+        self.detector = Detector(rules, partitions)
+        self.detector.begin({number: Position(0, 0) for number in range(partitions)})
         self.now = now
         self.partitions = partitions
         self._labelled_offsets = [0] * partitions
@@ -51,7 +51,7 @@ class Course:
         self.dead += len(run.dead)
         for event in run.events:
             self._count(event)
-            self._detector.add_event(partition, self._labelled_offsets[partition], event)
+            self.detector.add_event(partition, self._labelled_offsets[partition], event)
             self._labelled_offsets[partition] += 1
         if run.clock_ms is not None:
             mark = Progress(
@@ -62,7 +62,7 @@ class Course:
                 lag=0,
                 stack=StackRef(name="archive", digest=""),
             )
-            self._detector.add_mark(partition, self._progress_offsets[partition], mark)
+            self.detector.add_mark(partition, self._progress_offsets[partition], mark)
             self._progress_offsets[partition] += 1
 
     def _count(self, event: LabelledEvent) -> None:
@@ -73,15 +73,15 @@ class Course:
         self.last = event.clock if self.last is None else max(self.last, event.clock)
 
     def _drain(self) -> None:
-        while (batch := self._detector.step(1, self.now)) is not None:
+        while (batch := self.detector.step(1, self.now)) is not None:
             self.histories.take(batch)
             self.alerts += batch.alerts
-            if self._detector.learning is not self._learning:
-                self._note_watching(learning=self._detector.learning)
+            if self.detector.learning is not self._learning:
+                self._note_watching(learning=self.detector.learning)
 
     def _note_watching(self, *, learning: bool) -> None:
         """Learning has begun or ended; a new stack makes the detector learn again."""
-        facts = self._detector.facts()
+        facts = self.detector.facts()
         negatives = self.histories.keyed_negatives
         if not self._learning:
             days, before = self._watching_since

@@ -3,8 +3,8 @@
 Its alerts are those that live workers write when the archive is fed to new topics, ids included.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ from worker.backtest.course import Course
 from worker.backtest.history import History
 from worker.backtest.label_store import KeptLabels, RememberingEngine, default_folder, place_of
 from worker.backtest.overlap import Overlap, find_overlap
-from worker.backtest.replay import label_lines, replay_events
+from worker.backtest.replay import Runs, label_lines, replay_events
 from worker.codec import InputRules
 from worker.engines import load_engine
 from worker.feeds.jsonl import BadArchive
@@ -94,6 +94,53 @@ class Backtest:
         return fired_lives(self.alerts)
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """An archive that can be told again and again, as labellers would have written it.
+
+    Attributes:
+        archive: what was read.
+        partitions: of the topics that are imitated.
+        tell: gives its units, a report of what is done on the way.
+        labelling: says how the labels were come by so far; None where the events came labelled.
+    """
+
+    archive: News | Labelled
+    partitions: int
+    tell: Callable[[Report], Iterable[Runs]]
+    labelling: Callable[[], Labelling | None]
+
+
+@contextmanager
+def open_archive(
+    paths: Sequence[Path],
+    settings: Settings,
+    now: datetime,
+    *,
+    selection: Selection = WHOLE,
+    cache: Path | None = None,
+    make_engine: Callable[[EngineSettings], Engine] = load_engine,
+) -> Iterator[Telling]:
+    """Read an archive, and load what labels it; see `run_backtest`."""
+    rules = InputRules("json", settings.input.max_value_bytes, settings.input.max_text_chars)
+    archive = read_archive(paths, selection, rules)
+    if isinstance(archive, Labelled):
+        events = archive.partitions
+        yield Telling(archive, len(events), lambda report: replay_events(events, report), lambda: None)
+        return
+    engine = make_engine(settings.engine)
+    kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
+    remembering = RememberingEngine(engine, kept)
+    place, lines = (settings.topic_names.raw, settings.topics.partitions), archive.lines
+    with closing(kept):
+        yield Telling(
+            archive,
+            settings.topics.partitions,
+            lambda report: label_lines(lines, remembering, place, rules=rules, now=now, report=report),
+            lambda: Labelling(remembering.asked, kept.path),
+        )
+
+
 def run_backtest(
     paths: Sequence[Path],
     settings: Settings,
@@ -120,20 +167,10 @@ def run_backtest(
         StacknormError: the bundle cannot be loaded.
     """
     now = datetime.now(UTC)
-    rules = InputRules("json", settings.input.max_value_bytes, settings.input.max_text_chars)
-    archive = read_archive(paths, selection, rules)
-    if isinstance(archive, Labelled):
-        course = Course(settings.rules, len(archive.partitions), now)
-        course.follow(replay_events(archive.partitions, report))
-        return _conclude(archive, course, settings, paths, None)
-    course = Course(settings.rules, settings.topics.partitions, now)
-    engine = make_engine(settings.engine)
-    kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
-    remembering = RememberingEngine(engine, kept)
-    place = (settings.topic_names.raw, settings.topics.partitions)
-    with closing(kept):
-        course.follow(label_lines(archive.lines, remembering, place, rules=rules, now=now, report=report))
-    return _conclude(archive, course, settings, paths, Labelling(remembering.asked, kept.path))
+    with open_archive(paths, settings, now, selection=selection, cache=cache, make_engine=make_engine) as told:
+        course = Course(settings.rules, told.partitions, now)
+        course.follow(told.tell(report))
+        return _conclude(told.archive, course, settings, paths, told.labelling())
 
 
 def _conclude(

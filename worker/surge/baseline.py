@@ -4,7 +4,7 @@ Counts of the last hours wait in ``pending`` until they are older than the guard
 exposure enter the baseline together. Hours are hours of exposure.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, log
 
 from worker.surge.rules import Prior, Rules
@@ -27,12 +27,12 @@ class Baseline:
     pending: list[list[int]] = field(default_factory=list)
 
     @classmethod
-    def starting_after(cls, exposure_ms: int) -> "Baseline":
-        """An empty baseline from the next full hour on.
+    def starting_after(cls, exposure_ms: int, primed: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> "Baseline":
+        """A baseline from the next full hour on: empty, or with what a primer knows (see `Primed`).
 
         It leaves out the cluster that made the key known: counting that one would bias every new key upwards.
         """
-        return cls(exposure_ms // HOUR_MS + 1)
+        return cls(exposure_ms // HOUR_MS + 1, *primed)
 
     def add(self, exposure_ms: int, negative: bool, rules: Rules) -> None:
         """Count a cluster, and take in the hours that have left the guard gap."""
@@ -40,13 +40,13 @@ class Baseline:
         if hour < self.folded_hour:
             return
         if not self.pending or self.pending[-1][0] != hour:
-            self._fold(hour - rules.guard_hours, rules.half_life_days)
+            self.fold(hour - rules.guard_hours, rules.half_life_days)
             self.pending.append([hour, 0, 0])
         newest = self.pending[-1]
         newest[1] += negative
         newest[2] += 1
 
-    def _fold(self, end_hour: int, half_life_days: float) -> None:
+    def fold(self, end_hour: int, half_life_days: float) -> None:
         """Take in the pending hours below ``end_hour``, each decayed from its middle."""
         elapsed = end_hour - self.folded_hour
         if elapsed <= 0:
@@ -62,6 +62,12 @@ class Baseline:
             self.negatives += weight * negatives
             self.clusters += weight * clusters
         self.folded_hour = end_hour
+
+    def taken_to(self, exposure_ms: int, rules: Rules) -> tuple[float, float, float]:
+        """Negatives, clusters and days of exposure once the hours up to the guard gap are in; leaves this one alone."""
+        taken = replace(self, pending=[list(counts) for counts in self.pending])
+        taken.fold(exposure_ms // HOUR_MS - rules.guard_hours, rules.half_life_days)
+        return taken.negatives, taken.clusters, taken.exposure_days
 
     def rate(self, prior: Prior) -> tuple[float, float]:
         """Gamma (a, b) of the negative clusters a day."""

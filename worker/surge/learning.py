@@ -1,7 +1,8 @@
 """When the detector may fire: after enough exposure under one stack.
 
 A new stack moves every baseline, so it starts an epoch: baselines of earlier epochs are dropped as their keys are met.
-While workers are replaced one by one two stacks speak at once; only a digest not heard for a day is new.
+While workers are replaced one by one two stacks speak at once; only a digest not heard for a day is new. Under the
+stack that a primer is of there is nothing to learn.
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Learning:
     epoch: int = 0
     since_ms: int = 0
     heard_ms: dict[str, int] = field(default_factory=dict)
+    primed_digest: str | None = None
 
     def hear(self, stack: StackRef, exposure_ms: int) -> None:
         """Note the stack of an item; an unknown one starts learning again."""
@@ -32,9 +34,14 @@ class Learning:
         self.heard_ms[stack.digest] = exposure_ms
 
     def changed_within(self, exposure_ms: int, lately_ms: float) -> bool:
-        """Whether another stack spoke lately; the first of all changed nothing."""
-        return self.epoch > 1 and exposure_ms - self.since_ms < lately_ms
+        """Whether another stack spoke lately; the first of all changed nothing, nor did one that a primer knows."""
+        return self.epoch > 1 and not self.primed and exposure_ms - self.since_ms < lately_ms
+
+    @property
+    def primed(self) -> bool:
+        """Whether the newest stack is the primer's."""
+        return self.stack is not None and self.stack.digest == self.primed_digest
 
     def at(self, exposure_ms: int) -> bool:
         """Whether nothing may fire yet."""
-        return exposure_ms - self.since_ms < self.needed_ms
+        return not self.primed and exposure_ms - self.since_ms < self.needed_ms

@@ -1,6 +1,7 @@
 """The rule version: every number an alert depends on beside the data, and the hash that names them."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 
 import orjson
@@ -78,6 +79,21 @@ class Profiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Primed:
+    """What a primer knows of the keys that one stack met in an archive.
+
+    Attributes:
+        digest: The primer's; it stands for all that is here.
+        stack_digest: Of the stack that labelled the archive.
+        baselines: Decayed negatives, clusters and days of exposure of each key, at the archive's end.
+    """
+
+    digest: str
+    stack_digest: str
+    baselines: Mapping[str, tuple[float, float, float]] = field(repr=False, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The settings of the detector; ``version`` names them in every alert.
 
@@ -88,6 +104,7 @@ class Rules:
         budget_a_day: F, the false alerts a day the desk accepts.
         priors: What is believed of a key before there are data, by its type.
         profiles: How much each hour of the week counts, by key type.
+        primed: Where the keys of one stack start from; there is then nothing to learn under it.
         half_life_days: Exposure after which data weigh half in a baseline.
         guard_hours: The latest hours that are not yet baseline.
         learning_days: Exposure under a stack before anything may fire.
@@ -116,6 +133,7 @@ class Rules:
     budget_a_day: float = 2.0
     priors: Priors = Priors()
     profiles: Profiles = Profiles()
+    primed: Primed | None = None
     half_life_days: float = 14.0
     guard_hours: int = 6
     learning_days: float = 3.0
@@ -151,5 +169,6 @@ class Rules:
     @property
     def version(self) -> str:
         """A short hash of the algorithm and of every number here."""
-        text = orjson.dumps([ALGORITHM, asdict(self)], default=list, option=orjson.OPT_SORT_KEYS)
+        numbers = asdict(replace(self, primed=None)) | {"primed": self.primed and self.primed.digest}
+        text = orjson.dumps([ALGORITHM, numbers], default=list, option=orjson.OPT_SORT_KEYS)
         return blake2b(text, digest_size=8).hexdigest()

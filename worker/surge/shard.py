@@ -60,7 +60,8 @@ class Shard:
         self._versions = versions
         self.keys: dict[str, KeyState] = {}
         self.exposures = Exposures(round(rules.max_silence_hours * HOUR_MS), rules.profiles.of)
-        self.learning = Learning(round(rules.learning_days * DAY_MS))
+        self._primed = None if rules.primed is None else rules.primed.stack_digest
+        self.learning = Learning(round(rules.learning_days * DAY_MS), primed_digest=self._primed)
         self._version = rules.version
         self._banks = Banks(rules)
         self._mentions = Mentions(rules.watchlists)
@@ -80,7 +81,7 @@ class Shard:
         self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms, *others = totals
         self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
-        self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms)
+        self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms, self._primed)
         for name, value in records:
             if name.startswith(KEY_PREFIX):
                 self.keys[name.removeprefix(KEY_PREFIX)] = unpack_key(self._versions.open(name, value))
@@ -282,11 +283,30 @@ class Shard:
         epoch = self.learning.epoch
         if state is None or (state.epoch != epoch and state.alert is None):
             cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)
-            state = self.keys[name] = KeyState(epoch, Baseline.starting_after(now.exposure_ms), now.clock_ms)
+            state = self.keys[name] = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
             state.sources = sources
             self._release(cited)
             self._schedule(name, key, state)
         return state
+
+    def _first_baseline(self, name: str, now: Moment) -> Baseline:
+        primed = self.rules.primed
+        if primed is None or not self.learning.primed:
+            return Baseline.starting_after(now.exposure_ms)
+        return Baseline.starting_after(now.exposure_ms, primed.baselines.get(name, (0.0, 0.0, 0.0)))
+
+    def baselines(self) -> dict[str, tuple[float, float, float]]:
+        """What a primer would know of the keys that are known under the newest stack (see `Primed`)."""
+        return {
+            name: state.baseline.taken_to(self._frozen_ms(name, state), self.rules)
+            for name, state in self.keys.items()
+            if state.epoch == self.learning.epoch
+        }
+
+    def _frozen_ms(self, name: str, state: KeyState) -> int:
+        """Up to when the baseline of a key counts: until its alert fired, or until the feed's last item."""
+        fired = None if state.firing is None else state.firing.fired
+        return self.exposures.of(Key.parse(name).type).total_ms if fired is None else fired.exposure_ms
 
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
         before = state.cited()
