@@ -74,7 +74,7 @@ def _box(alert: AlertEvent) -> Panel:
     what = "Negative news surges" if alert.kind is AlertKind.negative_surge else "Much more news, bad among it"
     return Panel(
         Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
-        title=f"[bold]ALERT  {what}: {describe_key(alert)}",
+        title=Text(printable(f"ALERT  {what}: {describe_key(alert)}"), "bold"),
         title_align="left",
         border_style="bold red",
     )
@@ -98,8 +98,10 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table.add_column(overflow="ellipsis", no_wrap=True)
     table.add_column(style="dim", no_wrap=True, min_width=28)
     for story in evidence[:EVIDENCE_SHOWN]:
-        copies = f" +{story.copies}" if story.copies else ""
-        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source[:18]}{copies}")
+        source = f"{story.source[:18]}{f' +{story.copies}' if story.copies else ''}"
+        table.add_row(
+            f"{story.received_at:%H:%M}", f"{story.score:+.2f}", Text(printable(story.title)), Text(printable(source))
+        )
     return table
 
 
