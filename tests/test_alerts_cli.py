@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +124,14 @@ def test_what_cannot_be_done_is_refused_with_its_reason_and_nothing_is_written(a
         assert isinstance(error, WorkerError)
         assert told in str(error)
     assert [each.keys() for each in listed(alerts)] == [{"alert"}, {"alert"}]
+
+
+def test_an_unknown_alert_ends_a_script_with_status_1_whatever_its_name(settings):
+    command = [sys.executable, "-m", "worker", "alerts", "show", "[/x]"]
+    environment = {**os.environ, **settings.to_environment()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no alert begins with '[/x]'; ")
 
 
 def test_foreign_records_are_told_and_passed_over(alerts, settings):

@@ -1,7 +1,6 @@
 """Labels and alerts as people read them in a terminal. Pure: events in, rich text out."""
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -46,9 +45,7 @@ def name_key(alert: AlertEvent) -> str:
     """The key as people know it, such as ``HRVL`` or ``the whole market``."""
     if alert.key_type is KeyType.market:
         return "the whole market"
-    if alert.key_name:
-        return alert.key_name
-    return alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key
+    return printable(alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key)
 
 
 def describe_key(alert: AlertEvent) -> str:
@@ -113,7 +110,7 @@ def render_alert(alert: AlertEvent) -> RenderableType:
     """A box that says what happened, against what was expected, and by which stories; its end above, if it has."""
     box = Panel(
         Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
-        title=f"[bold]ALERT  {_HEADLINES[alert.kind]}: {escape(describe_key(alert))}",
+        title=Text(f"ALERT  {_HEADLINES[alert.kind]}: {describe_key(alert)}", "bold"),
         title_align="left",
         border_style="bold red",
     )
@@ -140,14 +137,16 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table.add_column(overflow="ellipsis", no_wrap=True)
     table.add_column(style="dim", no_wrap=True, min_width=28)
     for story in evidence[:EVIDENCE_SHOWN]:
-        copies = f" +{story.copies}" if story.copies else ""
-        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source[:18]}{copies}")
+        source = f"{story.source[:18]}{f' +{story.copies}' if story.copies else ''}"
+        table.add_row(
+            f"{story.received_at:%H:%M}", f"{story.score:+.2f}", Text(printable(story.title)), Text(printable(source))
+        )
     return table
 
 
 def _small_print(alert: AlertEvent) -> Text:
     return Text(
-        f"{alert.severity or 'alert'}; test: W {alert.W:.1f} >= h {alert.h:.1f} at {alert.R:g} times the rate; "
+        f"{alert.severity or 'alert'}; test: W {alert.W:.1f} {'<' if alert.W < alert.h else '>='} h {alert.h:.1f} at {alert.R:g} times the rate; "
         f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}\n"
         f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",
