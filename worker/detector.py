@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
+from worker.labelled import News
 from worker.merge import UNKNOWN_CLOCK, Merge, Position
 from worker.surge.baseline import DAY_MS
 from worker.surge.revision import clock_of, instant_of
@@ -59,7 +60,7 @@ class Detector:
     def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE) -> None:
         self._partitions = partitions
         self._versions = versions
-        self._merge: Merge[LabelledEvent] = Merge(partitions)
+        self._merge: Merge[News] = Merge(partitions)
         self._shard = Shard(rules, versions)
         self._raw_next_offset: dict[int, int] = {}
         self._written_bound_ms = UNKNOWN_CLOCK
@@ -112,7 +113,7 @@ class Detector:
             self._raw_next_offset[number] = 0
         return self._batch([], 0)
 
-    def add_event(self, partition: int, offset: int, event: LabelledEvent) -> None:
+    def add_event(self, partition: int, offset: int, event: News) -> None:
         """Take a record of a labelled partition; offsets rise."""
         self._merge.add(partition, offset, clock_of(event.clock), event)
 
@@ -156,7 +157,7 @@ class Detector:
         marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
         return self._batch(alerts, applied) if applied or self._shard.changed or marked else None
 
-    def _is_new(self, partition: int, event: LabelledEvent) -> bool:
+    def _is_new(self, partition: int, event: News) -> bool:
         """Whether this raw record is met for the first time; a labelled partition holds one raw partition in order."""
         if event.input.offset < self._raw_next_offset[partition]:
             return False

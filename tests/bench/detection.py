@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from schemas.events import Entity, Event, InputRef, LabelledEvent, NewsItem, Progress, Sentiment, StackRef, Topic
-from worker.codec import decode_event, event_id, similarity_keys
+from worker.codec import decode_event, decode_labelled, event_id, similarity_keys
 from worker.detector import Batch, Detector, Position
 from worker.records import Record
 from worker.surge.rules import Rules
@@ -235,7 +235,7 @@ class Reading:
         started = time.process_time()
         for record in records:
             if record.topic == "news.labelled":
-                events.append((record, decode_event(LabelledEvent, record)))
+                events.append((record, decode_labelled(record)))
             else:
                 marks.append((record, decode_event(Progress, record)))
         decoded = time.process_time()

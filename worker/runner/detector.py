@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from schemas.events import LabelledEvent, Progress
-from worker.codec import decode_event
+from schemas.events import Progress
+from worker.codec import decode_event, decode_labelled
 from worker.detector import Batch, Detector, Position
 from worker.errors import Fatal, Fenced, Misconfigured, Retriable
 from worker.kafka.connection import Place
@@ -227,7 +227,7 @@ class ShardRun:
         def work() -> Batch | None:
             for record in records:
                 if record.topic == self._topics.labelled:
-                    detector.add_event(record.partition, record.offset, decode_event(LabelledEvent, record))
+                    detector.add_event(record.partition, record.offset, decode_labelled(record))
                 else:
                     detector.add_mark(record.partition, record.offset, decode_event(Progress, record))
             for number, position in reached.items():

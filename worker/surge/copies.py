@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from unicodedata import normalize
 
-from schemas.events import InputRef, LabelledEvent
+from schemas.events import InputRef
+from worker.labelled import News
 
 MAX_TITLE = 512
 """Characters looked at and kept: NFKC can grow text 18-fold, and is quadratic in runs of combining marks."""
@@ -61,7 +62,7 @@ def fold_key(title: str, similarity_key: str) -> str:
     return blake2b(text, digest_size=16).hexdigest()
 
 
-def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
+def first_mention(event: News, received_at_ms: int) -> Story:
     """The evidence in a negative event."""
     assert event.sentiment is not None
     return Story(
@@ -71,5 +72,5 @@ def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
         source=event.source,
         score=event.sentiment.score,
         received_at_ms=received_at_ms,
-        input=event.input,
+        input=InputRef(topic=event.input.topic, partition=event.input.partition, offset=event.input.offset),
     )

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from schemas.events import AlertEvent, KeyType, LabelledEvent
+from schemas.events import AlertEvent, KeyType
+from worker.labelled import News
 
 MIN_PROBABILITY = 0.5
 _SCHEMES = {"cashtag": "symbol"}
@@ -32,12 +33,12 @@ class Key(NamedTuple):
 MARKET = Key(KeyType.market, "global")
 
 
-def is_negative(event: LabelledEvent) -> bool:
+def is_negative(event: News) -> bool:
     """Whether the calibrated p(negative) is at least one half."""
     return event.sentiment is not None and event.sentiment.probabilities.get("negative", 0.0) >= MIN_PROBABILITY
 
 
-def keys_of(event: LabelledEvent) -> list[Key]:
+def keys_of(event: News) -> list[Key]:
     """The market first, since it is the parent of the others, then source, topic and entities, each once.
 
     A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An

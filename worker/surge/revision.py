@@ -15,7 +15,7 @@ from schemas.events import (
     ResolveReason,
     StackRef,
 )
-from worker.surge.baseline import HOUR_MS
+from worker.surge.baseline import DAY_MS, HOUR_MS
 from worker.surge.copies import Cluster
 from worker.surge.keys import Key
 from worker.surge.lifecycle import Alert
@@ -27,7 +27,8 @@ MILLISECOND = timedelta(milliseconds=1)
 
 def clock_of(instant: datetime) -> int:
     """An instant as epoch milliseconds, cut as its published form is."""
-    return (instant - EPOCH) // MILLISECOND
+    since = instant - EPOCH
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 def instant_of(clock_ms: int) -> datetime:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from schemas.events import AlertEvent, AlertKind, ItemStatus, LabelledEvent, ResolveReason, StackRef
+from schemas.events import AlertEvent, AlertKind, ItemStatus, ResolveReason, StackRef
+from worker.labelled import News
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.codec import (
     CLUSTER_PREFIX,
@@ -117,7 +118,7 @@ class Shard:
         """Whether ``take_changes`` would give anything."""
         return bool(self._dirty)
 
-    def apply(self, event: LabelledEvent, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
+    def apply(self, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
         now = Moment(clock_ms, self.exposure.advance(clock_ms))
         self.learning.hear(event.stack, now.exposure_ms)
@@ -144,7 +145,7 @@ class Shard:
                 count_copy(state, cluster)
                 self._dirty[KEY_PREFIX + name] = None
 
-    def _open_cluster(self, event: LabelledEvent, fold: str, keys: Iterable[str], clock_ms: int) -> Cluster:
+    def _open_cluster(self, event: News, fold: str, keys: Iterable[str], clock_ms: int) -> Cluster:
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms)
         if is_negative(event):
             cluster.keys = tuple(keys)
