@@ -83,11 +83,11 @@ class Detector:
         newest = dict(changelog)
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
-            records = [(key.decode(), value) for key, value in newest.items() if value is not None]
+            records = ((key.decode(), value) for key, value in newest.items() if value is not None)
             detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier), records)
         return detector
 
-    def _restore_from(self, frontier: dict[str, Any], records: list[tuple[str, bytes]]) -> None:
+    def _restore_from(self, frontier: dict[str, Any], records: Iterable[tuple[str, bytes]]) -> None:
         if (stamped := len(frontier["partitions"])) != self._partitions:
             raise ValueError(describe_partitions(stamped, self._partitions))
         for number, labelled, progress, marked_clock_ms, raw in frontier["partitions"]:
@@ -153,7 +153,9 @@ class Detector:
             if self._is_new(merged.partition, merged.item):
                 alerts += self._shard.apply(merged.item, merged.clock_ms, emitted_at)
         else:
+            self._shard.sweep(self._merge.clock_ms)
             return self._batch(alerts, applied)
+        self._shard.sweep(max(self._merge.clock_ms, self._merge.bound_ms()))  # all timers below it have fired
         marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
         return self._batch(alerts, applied) if applied or self._shard.changed or marked else None
 
@@ -184,19 +186,17 @@ class Detector:
         return self._shard.learning.at(self._shard.exposure.total_ms)
 
     def facts(self) -> Facts:
-        """Where this shard stands; looks at every key."""
+        """Where this shard stands, as of the last batch."""
         shard, learning = self._shard, self.learning
-        states = shard.keys.values()
-        needed_days = shard.rules.learning_days
-        young = sum(learning or state.baseline.exposure_days < needed_days for state in states)
+        keys = shard.keys
         clock_ms = self._merge.clock_ms
         return Facts(
-            keys=len(states),
-            keys_learning=young,
+            keys=len(keys),
+            keys_learning=len(keys) if learning else keys.young,
             learning=learning,
             exposure_days=shard.exposure.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
-            firing=sum(state.alert is not None for state in states),
+            firing=keys.firing,
             late=self._late,
         )
 

@@ -66,6 +66,10 @@ class KeyState:
         ids.update(self.alert.evidence if self.alert is not None else ())
         return ids
 
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no run is open, no alert fires."""
+        return self.alert is None and not any(self.runs)
+
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
         return sum(last_negative >= seq for _, last_negative in self.sources.values())
@@ -179,22 +183,19 @@ def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -
     state.recent = []
 
 
-def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> bool:
-    """Close the runs that have reached the age limit; true if there was one."""
-    kept: Runs = [run if run is not None and _run_ends_ms(run, rules) > now.clock_ms else None for run in state.runs]
-    changed = kept != state.runs
-    state.runs = kept
+def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> None:
+    """Close the runs that have reached the age limit."""
+    state.runs = [run if run is not None and _run_ends_ms(run, rules) > now.clock_ms else None for run in state.runs]
     state.recent = _of_open_runs(state)
-    return changed
 
 
 def _run_ends_ms(run: Run, rules: Rules) -> int:
     return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
 
 
-def due_ms(state: KeyState, bank: tuple[float, ...], rules: Rules) -> int:
-    """The clock at which time alone changes this key: an alert ends, a run is too old, the key is forgotten."""
+def due_ms(state: KeyState, bank: tuple[float, ...], rules: Rules) -> int | None:
+    """The clock at which time alone changes this key: an alert ends, a run is too old. None where it is idle."""
     if state.alert is not None:
         return resolution(state, state.alert, bank, rules).clock_ms
     ends = [_run_ends_ms(run, rules) for run in state.runs if run is not None]
-    return min(ends, default=state.last_clock_ms + round(rules.forget_key_days * DAY_MS))
+    return min(ends, default=None)

@@ -16,9 +16,7 @@ from worker.surge.codec import (
     CLUSTER_PREFIX,
     KEY_PREFIX,
     pack_cluster,
-    pack_key,
     unpack_cluster,
-    unpack_key,
 )
 from worker.surge.copies import Cluster, first_mention, fold_key
 from worker.surge.exposure import Exposure
@@ -40,8 +38,12 @@ from worker.surge.lifecycle import (
 from worker.surge.revision import Context, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Level, Moment, readings, thresholds
+from worker.surge.store import Keys
 from worker.surge.timers import Timers
 from worker.surge.versions import STATE, Versions
+
+SWEPT_KEYS = 1_000
+"""Looked at in one step, so that no step takes long."""
 
 
 class Shard:
@@ -53,7 +55,7 @@ class Shard:
     def __init__(self, rules: Rules, versions: Versions = STATE) -> None:
         self.rules = rules
         self._versions = versions
-        self.keys: dict[str, KeyState] = {}
+        self.keys = Keys(rules, versions)
         self.exposure = Exposure(round(rules.max_silence_hours * HOUR_MS))
         self.learning = Learning(round(rules.learning_days * DAY_MS))
         self._version = rules.version
@@ -72,13 +74,16 @@ class Shard:
         self.exposure = replace(self.exposure, total_ms=exposure_ms, last_item_clock_ms=last_clock_ms)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms)
+        active: dict[str, KeyState] = {}
         for name, value in records:
             if name.startswith(KEY_PREFIX):
-                self.keys[name.removeprefix(KEY_PREFIX)] = unpack_key(self._versions.open(name, value))
+                state = self.keys.restore(name.removeprefix(KEY_PREFIX), value)
+                if state is not None:
+                    active[name.removeprefix(KEY_PREFIX)] = state
             elif name.startswith(CLUSTER_PREFIX):
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
                 self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
-        for name, state in self.keys.items():
+        for name, state in active.items():
             self._schedule(name, state)
             self._hold(state.cited())
         self._window.extend(sorted(self._clusters.values(), key=lambda cluster: cluster.seq))
@@ -104,12 +109,12 @@ class Shard:
         """One record for each name changed since the last call, None where it is gone."""
         changes = [(name.encode(), self._record(name)) for name in self._dirty]
         self._dirty.clear()
+        self.keys.cool()
         return changes
 
     def _record(self, name: str) -> bytes | None:
         if name.startswith(KEY_PREFIX):
-            state = self.keys.get(name.removeprefix(KEY_PREFIX))
-            return None if state is None else self._versions.seal(name, pack_key(state))
+            return self.keys.seal(name.removeprefix(KEY_PREFIX))
         cluster = self._clusters.get(name.removeprefix(CLUSTER_PREFIX))
         return None if cluster is None else self._versions.seal(name, pack_cluster(cluster))
 
@@ -173,18 +178,21 @@ class Shard:
 
     def _schedule(self, name: str, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
-        self._timers.schedule(name, due_ms(state, self._bank, self.rules))
+        due = due_ms(state, self._bank, self.rules)
+        if due is not None:
+            self._timers.schedule(name, due)
 
     def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
         state = self.keys.get(name)
+        if state is not None and self.keys.is_forgotten(state, now.clock_ms):
+            state = None
         epoch = self.learning.epoch
         if state is None or (state.epoch != epoch and state.alert is None):
             cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)
             state = self.keys[name] = KeyState(epoch, Baseline.starting_after(now.exposure_ms), now.clock_ms)
             state.sources = sources
             self._release(cited)
-            self._schedule(name, state)
         return state
 
     def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
@@ -232,6 +240,8 @@ class Shard:
             if state is None:
                 continue
             due = due_ms(state, self._bank, self.rules)
+            if due is None:
+                continue
             if due > clock_ms:
                 self._timers.schedule(name, due)
                 continue
@@ -243,13 +253,17 @@ class Shard:
         if state.alert is not None:
             end = resolution(state, state.alert, self._bank, self.rules)
             revisions.append(self._resolve(Key.parse(name), state, end.reason, self._context(now, emitted_at)))
-        elif not close_old_runs(state, self.rules, now):
-            del self.keys[name]
-        if name in self.keys:
-            self._schedule(name, state)
+        else:
+            close_old_runs(state, self.rules, now)
+        self._schedule(name, state)
         self._dirty[KEY_PREFIX + name] = None
         self._release(before - state.cited())
         return revisions
+
+    def sweep(self, clock_ms: int) -> None:
+        """Free some memory of keys that are forgotten, as of a clock below which no event comes; no alert tells."""
+        for name in self.keys.sweep(clock_ms, SWEPT_KEYS):
+            self._dirty[KEY_PREFIX + name] = None
 
     def _resolve(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
         alert = state.alert
