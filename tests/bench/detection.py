@@ -302,6 +302,7 @@ def measure(symbols: int, file: Path, load: Load) -> Detection:
     warm_up, timed = records[: load.items_a_day], records[load.items_a_day :]
     rounds = [timed[start : start + load.items] for start in range(0, len(timed), load.items)]
     gc.collect()
+    gc.freeze()  # the stream, and what is restored, as in the worker
     for unit in _units(warm_up):
         reading.take(unit)
     spent = [_time_round(reading, records) for records in rounds]

@@ -1,6 +1,7 @@
 """The detector's loop: whoever owns a partition of the state topic runs that shard, the others stand by."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Mapping
 
@@ -163,6 +164,7 @@ class ShardRun:
         start = time.perf_counter()
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
         detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, changelog))
+        gc.freeze()  # what was restored lives long: it need not be walked over for garbage again and again
         await self._begin(detector)
         places = self._places(detector)
         await self._check_held(places)

@@ -1,5 +1,6 @@
 """Which keys an item counts on, and whether it is negative."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.events import AlertEvent, KeyType
@@ -44,9 +45,14 @@ def keys_of(event: News) -> list[Key]:
     A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
     entity without a symbol is named by its kind: ``authority:European Central Bank``.
     """
-    keys = [MARKET, Key(KeyType.source, event.source)]
+    keys = [MARKET, _key(KeyType.source, event.source)]
     topic = event.topic
     if topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY:
-        keys.append(Key(KeyType.topic, topic.label))
-    keys += dict.fromkeys(Key(KeyType.entity, f"{_SCHEMES.get(e.scheme, e.scheme)}:{e.id}") for e in event.entities)
+        keys.append(_key(KeyType.topic, topic.label))
+    keys += dict.fromkeys([_key(KeyType.entity, f"{_SCHEMES.get(e.scheme, e.scheme)}:{e.id}") for e in event.entities])
     return keys
+
+
+_key = lru_cache(maxsize=1 << 14)(Key)
+name_key = lru_cache(maxsize=1 << 14)(str)
+"""``str`` of a key; most items are on keys that others were on a moment ago."""

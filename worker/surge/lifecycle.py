@@ -84,9 +84,22 @@ def note_source(state: KeyState, source: str, exposure_ms: int, negative_seq: in
 
 
 def _least_needed_source(state: KeyState) -> str:
-    first_seq = min((run.first_seq for run in state.counting()), default=None)
-    spare = (source for source, (_, seq) in state.sources.items() if first_seq is None or seq < first_seq)
-    return next(spare, next(iter(state.sources)))
+    runs = state.counting()
+    if runs:
+        first_seq = min([run.first_seq for run in runs])
+        for source, (_, seq) in state.sources.items():
+            if seq < first_seq:
+                return source
+    return next(iter(state.sources))
+
+
+def count_cluster(state: KeyState) -> None:
+    """Count a cluster in the runs that count now."""
+    for run in state.runs:
+        if run is not None:
+            run.clusters += 1
+    if state.alert is not None:
+        state.alert.run.clusters += 1
 
 
 def count_copy(state: KeyState, cluster: Cluster) -> None:
@@ -119,6 +132,8 @@ def crossed(state: KeyState, key_type: KeyType, readings: list[Reading], rules: 
     may yet tell. Two independent sources are asked for where the key has three active ones. A ``source`` key is held to
     the number of clusters alone: it has one source by definition.
     """
+    if not readings or readings[0].ratio < 1:
+        return None
     oldest_hour = (now.exposure_ms - rules.active_days * DAY_MS) / HOUR_MS
     active = sum(hour >= oldest_hour for hour, _ in state.sources.values())
     needed = rules.min_sources if key_type is not KeyType.source and active >= rules.active_sources else 1

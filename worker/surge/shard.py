@@ -20,12 +20,13 @@ from worker.surge.codec import (
 )
 from worker.surge.copies import Cluster, first_mention, fold_key
 from worker.surge.exposure import Exposure
-from worker.surge.keys import MARKET, Key, is_negative, keys_of
+from worker.surge.keys import MARKET, Key, is_negative, keys_of, name_key
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
     KeyState,
     close_old_runs,
+    count_cluster,
     count_copy,
     crossed,
     due_ms,
@@ -41,6 +42,8 @@ from worker.surge.runs import Level, Moment, readings, thresholds
 from worker.surge.store import Keys
 from worker.surge.timers import Timers
 from worker.surge.versions import STATE, Versions
+
+MARKET_NAME = str(MARKET)
 
 SWEPT_KEYS = 1_000
 """Looked at in one step, so that no step takes long."""
@@ -135,7 +138,7 @@ class Shard:
         if known is not None:
             self._add_copy(known)
             return []
-        keys = {str(key): key for key in keys_of(event)}
+        keys = {name_key(key): key for key in keys_of(event)}
         cluster = self._open_cluster(event, fold, keys, clock_ms)
         context = self._context(now, emitted_at)
         revisions = [self._add_cluster(name, key, cluster, event.source, context) for name, key in keys.items()]
@@ -165,8 +168,7 @@ class Shard:
         state = self._state_of(name, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if negative else None)
-        for run in state.counting():
-            run.clusters += 1
+        count_cluster(state)
         if state.alert is None:
             state.baseline.add(now.exposure_ms, negative, self.rules)
         self._dirty[KEY_PREFIX + name] = None
@@ -213,7 +215,7 @@ class Shard:
     def _level(self, key: Key, state: KeyState) -> Level:
         rules = self.rules
         share = rules.share_prior_mean
-        market = self.keys.get(str(MARKET))
+        market = self.keys.get(MARKET_NAME)
         if key != MARKET and market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
         a, b = state.baseline.rate(rules.priors.of(key.type))
