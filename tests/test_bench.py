@@ -10,10 +10,19 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from bench.contest import Contender, Row, Sample, Spread, rank, run_rounds
+from bench.detection import BATCH, BEGIN, Detection, Load, Writer, measure, write_state
 from bench.labelling import Arrival, Watched
 from bench.labelling import summarise as summarise_labelling
 from bench.machine import look_at_machine
-from bench.report import Outcome, Report, compare_costs, render_costs, render_outcome, render_throughputs
+from bench.report import (
+    Outcome,
+    Report,
+    compare_costs,
+    render_costs,
+    render_detections,
+    render_outcome,
+    render_throughputs,
+)
 from bench.rivals import Agreement, NotTheSame, compare, open_pipelines, require_parity, to_probabilities
 from bench.texts import load_texts
 from bench.throughput import Passage, Throughput, compare_guarantees, read_units
@@ -130,14 +139,36 @@ def test_tables_and_json_show_every_contender() -> None:
     outcome = Outcome("One", 96, rows, Agreement(2e-7, 0), Agreement(4.8e-3, 1))
     costs = [summarise_transactions(name, [Sample(640, 0.2, 0.064)]) for name in ("exactly_once", "at_least_once")]
     moved = [Throughput(6, 2, "exactly_once", Spread(8123.4, 7000, 9000), 0.876, 99.5, 1.012)]
-    shown = render(render_outcome(outcome), render_costs(costs), render_throughputs(moved))
+    found = [Detection(99_995, Spread(12345.6, 12000, 13000), 15.01, 30.02, 2.03, 321.4, 1.26, 0.04)]
+    shown = render(render_outcome(outcome), render_costs(costs), render_throughputs(moved), render_detections(found))
     assert ["ours", "384", "384", "-", "384", "4.00", "5.00"] in shown
     assert ["64", "exactly", "once", "20.0", "20.0", "-", "20.0", "3,200", "100"] in shown
     assert "1 of 96 sentiment labels" in outcome.remark
     assert "+317%" in compare_costs(rows[0], rows[1])
     assert ["6", "2", "exactly", "once", "8,123", "7,000", "-", "9,000", "0.88", "100", "1.01"] in shown
-    report = Report(look_at_machine(), "texts", [outcome], costs, moved)
+    assert ["99,995", "12,346", "12,000", "-", "13,000", "15.0", "30.0", "2.0", "321", "1.3", "0.0"] in shown
+    report = Report(look_at_machine(), "texts", [outcome], costs, moved, found)
     assert json.loads(json.dumps(report.to_json()))["outcomes"][0]["rows"][1]["ratio"] == 4
+
+
+def test_the_detectors_stream_is_the_same_each_time_with_its_share_of_negatives_and_copies() -> None:
+    one, again = (Writer(100, 1000).stream(BEGIN, [()] * 3000) for _ in range(2))
+    assert [record.value for record in one] == [record.value for record in again]
+    events = [LabelledEvent.model_validate_json(record.value or b"") for record in one]
+    negative = [event for event in events if event.sentiment and event.sentiment.label == "negative"]
+    assert 0.25 < len(negative) / len(events) < 0.3
+    assert 0.25 < 1 - len({event.similarity_key for event in events}) / len(events) < 0.35
+    assert 1.2 < sum(len(event.entities) for event in events) / len(events) < 1.35
+
+
+def test_the_detector_is_measured_with_every_key_of_the_state(tmp_path: Path) -> None:
+    load = Load(items_a_day=2 * BATCH, items=BATCH, rounds=2)
+    write_state(1000, tmp_path / "state", load)
+    found = measure(1000, tmp_path / "state", load)
+    assert 1000 < found.keys < 1300
+    parts_us = found.decode_us + found.step_us + found.rest_us
+    assert 0.5 < parts_us * found.events_per_second.median / 1e6 < 2
+    assert found.restore_seconds > 0
 
 
 def test_throughput_is_that_of_the_units_after_the_first_beside_at_least_once(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import regex
 from pydantic import ValidationError
 from rensa import RMinHash
 
-from schemas.events import DeadLetter, Entity, Event, InputRef, NewsItem
+from schemas.events import DeadLetter, Entity, Event, InputRef, LabelledEvent, NewsItem
 from worker.errors import Fatal, Misconfigured, Rejected
+from worker.labelled import Labelled, read_labelled
 from worker.records import PartitionClock, Record
 
 HEARTBEAT_HEADER = "stacknorm-heartbeat"
@@ -56,17 +57,31 @@ def decode_event(contract: type[Written], record: Record) -> Written:
     try:
         return contract.model_validate_json(record.value or b"")
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = f"{record.topic}-{record.partition} at offset {record.offset}, key {(record.key or b'').decode()!r}"
-        if first["loc"] == ("schema_version",):
-            read = ", ".join(str(each) for each in get_args(contract.model_fields["schema_version"].annotation))
-            raise Misconfigured(
-                f"{where} is of version {first['input']}, this worker reads {read}: a newer worker wrote it, so "
-                "start one of its version"
-            ) from error
-        raise Misconfigured(
-            f"{where} is no {contract.__name__}: {first['msg']}; did another program write it?"
-        ) from error
+        raise _foreign(contract, record, error) from error
+
+
+def decode_labelled(record: Record) -> Labelled:
+    """A labelled event in a record that a labeller wrote, as far as the detector reads it.
+
+    Raises:
+        Misconfigured: as for ``decode_event``.
+    """
+    try:
+        return read_labelled(record.value or b"")
+    except ValidationError as error:
+        raise _foreign(LabelledEvent, record, error) from error
+
+
+def _foreign(contract: type[Event], record: Record, error: ValidationError) -> Misconfigured:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = f"{record.topic}-{record.partition} at offset {record.offset}, key {(record.key or b'').decode()!r}"
+    if first["loc"] == ("schema_version",):
+        read = ", ".join(str(each) for each in get_args(contract.model_fields["schema_version"].annotation))
+        return Misconfigured(
+            f"{where} is of version {first['input']}, this worker reads {read}: a newer worker wrote it, so "
+            "start one of its version"
+        )
+    return Misconfigured(f"{where} is no {contract.__name__}: {first['msg']}; did another program write it?")
 
 
 def is_heartbeat(record: Record) -> bool:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
+from worker.labelled import News
 from worker.merge import UNKNOWN_CLOCK, Merge, Position
 from worker.surge.baseline import DAY_MS
 from worker.surge.revision import clock_of, instant_of
@@ -61,7 +62,7 @@ class Detector:
     def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE, *, trends: bool = False) -> None:
         self._partitions = partitions
         self._versions = versions
-        self._merge: Merge[LabelledEvent] = Merge(partitions)
+        self._merge: Merge[News] = Merge(partitions)
         self._counts_trends = trends
         self._trends = Trends(rules.version, versions)
         self._shard = Shard(rules, versions, self._trends if trends else None)
@@ -88,19 +89,19 @@ class Detector:
         newest = dict(changelog)
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
-            records = [(key.decode(), value) for key, value in newest.items() if value is not None]
+            records = {key.decode(): value for key, value in newest.items() if value is not None}
             detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier), records)
         return detector
 
-    def _restore_from(self, frontier: dict[str, Any], records: list[tuple[str, bytes]]) -> None:
+    def _restore_from(self, frontier: dict[str, Any], records: Mapping[str, bytes]) -> None:
         if (stamped := len(frontier["partitions"])) != self._partitions:
             raise ValueError(describe_partitions(stamped, self._partitions))
         for number, labelled, progress, marked_clock_ms, raw in frontier["partitions"]:
             self._merge.start(number, Position(labelled, progress), marked_clock_ms)
             self._raw_next_offset[number] = raw
         self._merge.advance(frontier["clock_ms"])
-        self._shard.restore(frontier["totals"], records, frontier["clock_ms"])
-        self._trends.restore(frontier.get("trends") if self._counts_trends else None, records)
+        self._shard.restore(frontier["totals"], records.items(), frontier["clock_ms"])
+        self._trends.restore(frontier.get("trends") if self._counts_trends else None, records.items())
         self._written_bound_ms = self._merge.bound_ms()
 
     @property
@@ -119,7 +120,7 @@ class Detector:
             self._raw_next_offset[number] = 0
         return self._batch([], 0)
 
-    def add_event(self, partition: int, offset: int, event: LabelledEvent) -> None:
+    def add_event(self, partition: int, offset: int, event: News) -> None:
         """Take a record of a labelled partition; offsets rise."""
         self._merge.add(partition, offset, clock_of(event.clock), event)
 
@@ -165,7 +166,9 @@ class Detector:
             if self._is_new(merged.partition, merged.item):
                 alerts += self._shard.apply(merged.item, merged.clock_ms, emitted_at)
         else:
+            self._shard.sweep(self._merge.clock_ms)
             return self._batch(alerts, applied, trends)
+        self._shard.sweep(max(self._merge.clock_ms, self._merge.bound_ms()))  # all timers below it have fired
         marked = self._merge.bound_ms() - self._written_bound_ms >= FRONTIER_EVERY_MS
         changed = self._shard.changed or self._trends.changed
         return self._batch(alerts, applied, trends) if applied or trends or changed or marked else None
@@ -175,7 +178,7 @@ class Detector:
         assert stack is not None, "an item was counted, and no stack labelled it"
         return self._trends.tell(stack)
 
-    def _is_new(self, partition: int, event: LabelledEvent) -> bool:
+    def _is_new(self, partition: int, event: News) -> bool:
         """Whether this raw record is met for the first time; a labelled partition holds one raw partition in order."""
         if event.input.offset < self._raw_next_offset[partition]:
             return False
@@ -214,19 +217,17 @@ class Detector:
         return self._shard.learning.stack
 
     def facts(self) -> Facts:
-        """Where this shard stands; looks at every key."""
+        """Where this shard stands, as of the last batch."""
         shard, learning = self._shard, self.learning
-        states = shard.keys.values()
-        needed_days = shard.rules.learning_days
-        young = sum(learning or state.baseline.exposure_days < needed_days for state in states)
+        keys = shard.keys
         clock_ms = self._merge.clock_ms
         return Facts(
-            keys=len(states),
-            keys_learning=young,
+            keys=len(keys),
+            keys_learning=len(keys) if learning else keys.young,
             learning=learning,
             exposure_days=shard.exposures.flat.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
-            firing=sum(state.firing is not None for state in states),
+            firing=keys.firing,
             late=self._late,
         )
 

@@ -19,9 +19,18 @@ from worker.log import configure_logging
 
 from .checkpoints import write_bundle, write_classifier
 from .contest import Contender, Sample, rank, run_rounds
+from .detection import SYMBOLS, measure_detector
 from .labelling import labeller_settings, measure_labeller
-from .machine import look_at_machine
-from .report import Outcome, Report, compare_costs, render_costs, render_outcome, render_throughputs
+from .machine import Machine, look_at_machine
+from .report import (
+    Outcome,
+    Report,
+    compare_costs,
+    render_costs,
+    render_detections,
+    render_outcome,
+    render_throughputs,
+)
 from .rivals import AUTO, REFERENCE, Contest, quieten_transformers, require_parity
 from .texts import load_texts
 from .throughput import measure_throughput
@@ -64,6 +73,7 @@ def main(
     bundle: Annotated[str, typer.Option(help="A packaged bundle's name or a directory.")] = "finance",
     texts: Annotated[int | None, typer.Option(min=32, help="How many; a GPU wants more.", show_default="320")] = None,
     edge_only: Annotated[bool, typer.Option("--edge-only", help="What Kafka costs, without any model.")] = False,
+    detector: Annotated[bool, typer.Option("--detector", help="The detector alone, without Kafka or model.")] = False,
 ) -> None:
     """Compare Hugging Face pipelines, the engine, and the worker on a real Apache Kafka."""
     plan = QUICK if quick else FULL
@@ -72,7 +82,25 @@ def main(
     configure_logging("error", "console")
     machine = look_at_machine()
     say(machine.sentence)
-    stack = load_bundle(bundle)
+    if detector:
+        report = report_detector(machine, SYMBOLS[:1] if quick else SYMBOLS)
+    else:
+        report = report_all(machine, load_bundle(bundle), plan, edge_only)
+    show(report)
+    if json_file:
+        json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def report_detector(machine: Machine, symbols: Sequence[int]) -> Report:
+    """What the detector alone does."""
+    say("the detector, with more and more keys")
+    with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name:
+        detections = measure_detector(symbols, Path(name), say)
+    return Report(machine, "a seeded stream of labelled events", [], [], [], detections)
+
+
+def report_all(machine: Machine, stack: Bundle, plan: Plan, edge_only: bool) -> Report:
+    """What the engine, the worker and Kafka do."""
     sample = load_texts(plan.texts, stack.manifest.max_tokens)
     say(f"texts: {sample.origin}")
     with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name, LocalBroker(report=say) as broker:
@@ -82,10 +110,7 @@ def main(
         costs = asyncio.run(measure_transactions(broker.bootstrap, sample.values, plan.rounds, say))
         say("labellers from topic to topic, without a model: at least once, exactly once")
         moved = asyncio.run(measure_throughput(broker.bootstrap, sample.values, plan.items, plan.rounds, folder, say))
-    report = Report(machine, sample.origin, outcomes, costs, moved)
-    show(report)
-    if json_file:
-        json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    return Report(machine, sample.origin, outcomes, costs, moved)
 
 
 def compare_engines(
@@ -142,9 +167,15 @@ def show(report: Report) -> None:
         rows = {row.name: row for row in report.outcomes[-1].rows}
         auto = next(row for name, row in rows.items() if name.startswith(AUTO))
         out.print(compare_costs(rows[WORKER], auto), highlight=False)
-    for table in (render_costs(report.costs), render_throughputs(report.throughputs)):
-        out.print()
-        out.print(table)
+    tables = (
+        render_costs(report.costs),
+        render_throughputs(report.throughputs),
+        render_detections(report.detections),
+    )
+    for table in tables:
+        if table.row_count:
+            out.print()
+            out.print(table)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from .contest import Row
+from .detection import Detection
 from .machine import Machine
 from .rivals import Agreement
 from .throughput import Throughput
@@ -42,6 +43,7 @@ class Report:
     outcomes: Sequence[Outcome]
     costs: Sequence[Cost]
     throughputs: Sequence[Throughput]
+    detections: Sequence[Detection] = ()
 
     def to_json(self) -> Mapping[str, Any]:
         """As plain values."""
@@ -112,6 +114,37 @@ def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
             f"{row.ratio:.2f}",
             f"{row.cpu_us_per_item:.0f}",
             f"{row.records_per_item:.2f}",
+        )
+    return table
+
+
+def render_detections(detections: Sequence[Detection]) -> Table:
+    """A line for each number of keys."""
+    title = "The detector on one core: decode, merge, fold, statistic, changelog"
+    columns = (
+        "keys",
+        "events/s",
+        "min - max",
+        "µs/event: decode",
+        "step",
+        "rest",
+        "B/idle key",
+        "restore s",
+        "facts ms",
+    )
+    table = _open_table(title, *columns)
+    for row in detections:
+        rate = row.events_per_second
+        table.add_row(
+            f"{row.keys:,}",
+            f"{rate.median:,.0f}",
+            f"{rate.low:,.0f} - {rate.high:,.0f}",
+            f"{row.decode_us:.1f}",
+            f"{row.step_us:.1f}",
+            f"{row.rest_us:.1f}",
+            f"{row.idle_key_bytes:.0f}",
+            f"{row.restore_seconds:.1f}",
+            f"{row.facts_ms:.1f}",
         )
     return table
 

@@ -1,11 +1,12 @@
 """The detector's loop: whoever owns a partition of the state topic runs that shard, the others stand by."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Mapping
 
-from schemas.events import LabelledEvent, Progress
-from worker.codec import decode_event
+from schemas.events import Progress
+from worker.codec import decode_event, decode_labelled
 from worker.detector import Batch, Detector, Position
 from worker.errors import Fatal, Fenced, Misconfigured, Retriable
 from worker.kafka.connection import Place
@@ -165,6 +166,7 @@ class ShardRun:
         start = time.perf_counter()
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
         detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, changelog))
+        gc.freeze()  # what was restored lives long: it need not be walked over for garbage again and again
         await self._begin(detector)
         places = self._places(detector)
         await self._check_held(places)
@@ -229,7 +231,7 @@ class ShardRun:
         def work() -> Batch | None:
             for record in records:
                 if record.topic == self._topics.labelled:
-                    detector.add_event(record.partition, record.offset, decode_event(LabelledEvent, record))
+                    detector.add_event(record.partition, record.offset, decode_labelled(record))
                 else:
                     detector.add_mark(record.partition, record.offset, decode_event(Progress, record))
             for number, position in reached.items():

@@ -145,8 +145,10 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
 
 
 def _small_print(alert: AlertEvent) -> Text:
+    against = f"W {alert.W:.1f} {'>=' if alert.h <= alert.W else '<'} h {alert.h:.1f}"
+    severity = "" if alert.severity is None else f"{alert.severity}; "
     return Text(
-        f"{alert.severity or 'alert'}; test: W {alert.W:.1f} {'<' if alert.W < alert.h else '>='} h {alert.h:.1f} at {alert.R:g} times the rate; "
+        f"{severity}test: {against} at {alert.R:g} times the rate; "
         f"budget {alert.budget:g} false alerts a day; rule {alert.provenance.rule_version}\n"
         f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",

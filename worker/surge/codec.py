@@ -36,7 +36,7 @@ def pack_key(state: KeyState) -> tuple[object, ...]:
         tuple(state.last_negative),
         _pack_runs(state.runs),
         state.recent,
-        tuple((source, *seen) for source, seen in state.sources.items()),
+        [(source, hour, seq) for source, (hour, seq) in state.sources.items()],
         None if state.alert is None else _pack_alert(state.alert),
     )
 

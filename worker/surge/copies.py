@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from unicodedata import normalize
 
-from schemas.events import InputRef, ItemStatus, LabelledEvent
+from schemas.events import InputRef, ItemStatus
+from worker.labelled import News
 
 MAX_TITLE = 512
 """Characters looked at and kept: NFKC can grow text 18-fold, and is quadratic in runs of combining marks."""
 
 _BREAKS = re.compile(r"[\W_]+")
+_ASCII_BREAKS = {code: " " for code in range(128) if _BREAKS.match(chr(code))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,9 @@ class Cluster:
 def normalise_title(title: str) -> str:
     """Case, compatibility forms, punctuation and white space folded; bounded in length and time."""
     folded = title[:MAX_TITLE]
-    if not folded.isascii():
-        folded = normalize("NFKC", folded)[:MAX_TITLE]
+    if folded.isascii():  # the same, five times as fast
+        return " ".join(folded.lower().translate(_ASCII_BREAKS).split())
+    folded = normalize("NFKC", folded)[:MAX_TITLE]
     return _BREAKS.sub(" ", folded.casefold()).strip()
 
 
@@ -66,7 +69,7 @@ def fold_key(title: str, similarity_key: str) -> str:
     return blake2b(text, digest_size=16).hexdigest()
 
 
-def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
+def first_mention(event: News, received_at_ms: int) -> Story:
     """The evidence in an event."""
     assert event.sentiment is not None
     return Story(
@@ -76,12 +79,12 @@ def first_mention(event: LabelledEvent, received_at_ms: int) -> Story:
         source=event.source,
         score=event.sentiment.score,
         received_at_ms=received_at_ms,
-        input=event.input,
+        input=InputRef(topic=event.input.topic, partition=event.input.partition, offset=event.input.offset),
         degraded=event.degraded,
     )
 
 
-def revise_story(story: Story, event: LabelledEvent) -> Story:
+def revise_story(story: Story, event: News) -> Story:
     """What an item says once it was corrected or withdrawn; what was first received stays."""
     if event.sentiment is None or event.status is ItemStatus.withdrawn:
         return replace(story, status=event.status)

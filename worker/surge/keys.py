@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, cast
 
-from schemas.events import AlertEvent, KeyType, LabelledEvent, Sentiment
+from schemas.events import AlertEvent, KeyType
+from worker.labelled import News, Said
 
 MIN_PROBABILITY = 0.5
 _SCHEMES = {"cashtag": "symbol"}
@@ -63,6 +65,10 @@ class Key(NamedTuple):
         return cls.parse(key)._replace(target=Target.parse(target))
 
 
+make_key = lru_cache(maxsize=1 << 14)(Key)
+name_key = lru_cache(maxsize=1 << 14)(str)
+"""``str`` of a key; most items are on keys that others were on a moment ago."""
+
 MARKET = Key(KeyType.market, "global")
 
 
@@ -92,7 +98,7 @@ class Mention:
 
     type: KeyType
     name: str
-    sentiments: list[Sentiment] = field(default_factory=list)
+    sentiments: list[Said] = field(default_factory=list)
 
 
 class Mentions:
@@ -105,7 +111,7 @@ class Mentions:
             _list_by(self._by_entity, watchlist.entities, watchlist.name)
             _list_by(self._by_topic, watchlist.topics, watchlist.name)
 
-    def of(self, event: LabelledEvent) -> list[Mention]:
+    def of(self, event: News) -> list[Mention]:
         """The market first, since it is the parent of the others, then source, topic, entities and watch-lists.
 
         A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
@@ -136,13 +142,13 @@ def _list_by(index: dict[str, list[str]], members: Iterable[str], watchlist: str
         index.setdefault(member, []).append(watchlist)
 
 
-def _topic_of(event: LabelledEvent) -> str | None:
+def _topic_of(event: News) -> str | None:
     topic = event.topic
     sure = topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY
     return topic.label if topic is not None and sure else None
 
 
-def _entities_of(event: LabelledEvent) -> dict[str, Mention]:
+def _entities_of(event: News) -> dict[str, Mention]:
     found: dict[str, Mention] = {}
     for entity in event.entities:
         name = f"{_SCHEMES.get(entity.scheme, entity.scheme)}:{entity.id}"
@@ -152,7 +158,7 @@ def _entities_of(event: LabelledEvent) -> dict[str, Mention]:
     return found
 
 
-def is_hit(event: LabelledEvent, mention: Mention, target: Target) -> bool:
+def is_hit(event: News, mention: Mention, target: Target) -> bool:
     """Whether an item counts as one of those watched for on this key.
 
     What the item says of the key itself goes before what it says as a whole: of a takeover the buyer's news may be bad
@@ -161,10 +167,10 @@ def is_hit(event: LabelledEvent, mention: Mention, target: Target) -> bool:
     if target.task == "topic":
         topic = event.topic
         return topic is not None and topic.probabilities.get(target.label, 0.0) >= MIN_PROBABILITY
-    said: Sequence[Sentiment | None] = mention.sentiments or (event.sentiment,)
+    said: Sequence[Said | None] = mention.sentiments or (event.sentiment,)
     return any(each is not None and _holds(each, target.label) for each in said)
 
 
-def _holds(sentiment: Sentiment, label: str) -> bool:
+def _holds(sentiment: Said, label: str) -> bool:
     probabilities = cast("Mapping[str, float]", sentiment.probabilities)
     return probabilities.get(label, 0.0) >= MIN_PROBABILITY

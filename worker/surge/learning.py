@@ -8,6 +8,7 @@ stack that a primer is of there is nothing to learn.
 from dataclasses import dataclass, field
 
 from schemas.events import StackRef
+from worker.labelled import Speaker
 
 KNOWN_MS = 24 * 3_600_000
 
@@ -23,12 +24,12 @@ class Learning:
     heard_ms: dict[str, int] = field(default_factory=dict)
     primed_digest: str | None = None
 
-    def hear(self, stack: StackRef, exposure_ms: int) -> None:
+    def hear(self, stack: StackRef | Speaker, exposure_ms: int) -> None:
         """Note the stack of an item; an unknown one starts learning again."""
         heard_ms = self.heard_ms.get(stack.digest)
         if heard_ms is None or exposure_ms - heard_ms > KNOWN_MS:
             self.heard_ms = {known: ms for known, ms in self.heard_ms.items() if exposure_ms - ms <= KNOWN_MS}
-            self.stack = stack
+            self.stack = StackRef(name=stack.name, digest=stack.digest)
             self.epoch += 1
             self.since_ms = exposure_ms
         self.heard_ms[stack.digest] = exposure_ms

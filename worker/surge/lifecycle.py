@@ -82,6 +82,10 @@ class KeyState:
         ids.update(self.alert.evidence if self.alert is not None else ())
         return ids
 
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no run is open, no alert fires."""
+        return self.alert is None and not any(self.runs)
+
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
         return sum(last_negative >= seq for _, last_negative in self.sources.values())
@@ -107,9 +111,22 @@ def note_source(state: KeyState, source: str, exposure_ms: int, negative_seq: in
 
 
 def _least_needed_source(state: KeyState) -> str:
-    first_seq = min((run.first_seq for run in state.counting()), default=None)
-    spare = (source for source, (_, seq) in state.sources.items() if first_seq is None or seq < first_seq)
-    return next(spare, next(iter(state.sources)))
+    runs = state.counting()
+    if runs:
+        first_seq = min([run.first_seq for run in runs])
+        for source, (_, seq) in state.sources.items():
+            if seq < first_seq:
+                return source
+    return next(iter(state.sources))
+
+
+def count_cluster(state: KeyState) -> None:
+    """Count a cluster in the runs that count now."""
+    for run in state.runs:
+        if run is not None:
+            run.clusters += 1
+    if state.alert is not None:
+        state.alert.run.clusters += 1
 
 
 def count_copy(state: KeyState, cluster: Cluster) -> None:
@@ -142,6 +159,8 @@ def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: R
     may yet tell. Two independent sources are asked for where the key has three active ones. A ``source`` key is held to
     the number of clusters alone: it has one source by definition.
     """
+    if not readings or readings[0].ratio < 1:
+        return None
     oldest_hour = (now.exposure_ms - rules.active_days * DAY_MS) / HOUR_MS
     active = sum(hour >= oldest_hour for hour, _ in state.sources.values())
     needed = rules.min_sources if key_type is not KeyType.source and active >= rules.active_sources else 1
@@ -267,22 +286,19 @@ def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -
     state.recent = []
 
 
-def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> bool:
-    """Close the runs that have reached the age limit; true if there was one."""
-    kept: Runs = [run if run is not None and _run_ends_ms(run, rules) > now.clock_ms else None for run in state.runs]
-    changed = kept != state.runs
-    state.runs = kept
+def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> None:
+    """Close the runs that have reached the age limit."""
+    state.runs = [run if run is not None and _run_ends_ms(run, rules) > now.clock_ms else None for run in state.runs]
     state.recent = _of_open_runs(state)
-    return changed
 
 
 def _run_ends_ms(run: Run, rules: Rules) -> int:
     return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
 
 
-def due_ms(state: KeyState, bank: Bank, rules: Rules, exposure: Exposure) -> int:
-    """The clock at which time alone changes this key: an alert ends, a run is too old, the key is forgotten."""
+def due_ms(state: KeyState, bank: Bank, rules: Rules, exposure: Exposure) -> int | None:
+    """The clock at which time alone changes this key: an alert ends, a run is too old. None where it is idle."""
     if state.alert is not None:
         return resolution(state, state.alert, bank, rules, exposure).clock_ms
     ends = [_run_ends_ms(run, rules) for run in state.runs if run is not None]
-    return min(ends, default=state.last_clock_ms + round(rules.forget_key_days * DAY_MS))
+    return min(ends, default=None)

@@ -29,7 +29,8 @@ MILLISECOND = timedelta(milliseconds=1)
 
 def clock_of(instant: datetime) -> int:
     """An instant as epoch milliseconds, cut as its published form is."""
-    return (instant - EPOCH) // MILLISECOND
+    since = instant - EPOCH
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 def instant_of(clock_ms: int) -> datetime:

@@ -48,13 +48,8 @@ class Priors:
 
     def of(self, key_type: KeyType) -> Prior:
         """The prior of a key type."""
-        return {
-            KeyType.entity: self.entity,
-            KeyType.source: self.source,
-            KeyType.topic: self.topic,
-            KeyType.market: self.market,
-            KeyType.watchlist: self.watchlist,
-        }[key_type]
+        prior: Prior = getattr(self, key_type.name)
+        return prior
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,24 +8,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, LabelledEvent, ResolveReason, StackRef
+from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, ResolveReason, StackRef
+from worker.labelled import News
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.codec import (
     CLUSTER_PREFIX,
     KEY_PREFIX,
     pack_cluster,
-    pack_key,
     unpack_cluster,
-    unpack_key,
 )
 from worker.surge.copies import Cluster, first_mention, fold_key, revise_story
 from worker.surge.exposure import Exposures
-from worker.surge.keys import MARKET, Key, Mention, Mentions, is_hit
+from worker.surge.keys import MARKET, Key, Mention, Mentions, Target, is_hit, make_key, name_key
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
     KeyState,
+    Resolution,
     close_old_runs,
+    count_cluster,
     count_copy,
     due_ms,
     fire,
@@ -43,9 +44,13 @@ from worker.surge.lifecycle import (
 from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Level, Moment, readings
+from worker.surge.store import Keys
 from worker.surge.timers import Timers
 from worker.surge.trends import Trends
 from worker.surge.versions import STATE, Versions
+
+SWEPT_KEYS = 1_000
+"""Looked at in one step, so that no step takes long."""
 
 
 class Shard:
@@ -58,7 +63,7 @@ class Shard:
         self.rules = rules
         self._trends = trends
         self._versions = versions
-        self.keys: dict[str, KeyState] = {}
+        self.keys = Keys(rules, versions)
         self.exposures = Exposures(round(rules.max_silence_hours * HOUR_MS), rules.profiles.of)
         self._primed = None if rules.primed is None else rules.primed.stack_digest
         self.learning = Learning(round(rules.learning_days * DAY_MS), primed_digest=self._primed)
@@ -82,13 +87,16 @@ class Shard:
         self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms, self._primed)
+        active: dict[str, KeyState] = {}
         for name, value in records:
             if name.startswith(KEY_PREFIX):
-                self.keys[name.removeprefix(KEY_PREFIX)] = unpack_key(self._versions.open(name, value))
+                state = self.keys.restore(name.removeprefix(KEY_PREFIX), value)
+                if state is not None:
+                    active[name.removeprefix(KEY_PREFIX)] = state
             elif name.startswith(CLUSTER_PREFIX):
                 cluster_id = name.removeprefix(CLUSTER_PREFIX)
                 self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
-        for name, state in self.keys.items():
+        for name, state in active.items():
             self._schedule(name, Key.parse(name), state)
             self._hold(state.cited())
             if state.firing is not None:
@@ -120,12 +128,12 @@ class Shard:
         """One record for each name changed since the last call, None where it is gone."""
         changes = [(name.encode(), self._record(name)) for name in self._dirty]
         self._dirty.clear()
+        self.keys.cool()
         return changes
 
     def _record(self, name: str) -> bytes | None:
         if name.startswith(KEY_PREFIX):
-            state = self.keys.get(name.removeprefix(KEY_PREFIX))
-            return None if state is None else self._versions.seal(name, pack_key(state))
+            return self.keys.seal(name.removeprefix(KEY_PREFIX))
         cluster = self._clusters.get(name.removeprefix(CLUSTER_PREFIX))
         return None if cluster is None else self._versions.seal(name, pack_cluster(cluster))
 
@@ -134,7 +142,7 @@ class Shard:
         """Whether ``take_changes`` would give anything."""
         return bool(self._dirty)
 
-    def apply(self, event: LabelledEvent, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
+    def apply(self, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
         self.exposures.advance(clock_ms)
         self.learning.hear(event.stack, self.exposures.flat.total_ms)
@@ -154,22 +162,22 @@ class Shard:
             self._add_copy(known)
             return []
         keys = self._keys_of(event, mentions)
-        cluster = self._open_cluster(event, fold, tuple(str(key) for key, hit in keys if hit), clock_ms)
+        cluster = self._open_cluster(event, fold, tuple(name_key(key) for key, hit in keys if hit), clock_ms)
         revisions = [
             self._add_cluster(key, hit, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
             for key, hit in keys
         ]
         return [revision for revision in revisions if revision is not None]
 
-    def _keys_of(self, event: LabelledEvent, mentions: Sequence[Mention]) -> list[tuple[Key, bool]]:
+    def _keys_of(self, event: News, mentions: Sequence[Mention]) -> list[tuple[Key, bool]]:
         """The keys of an item for each target, and whether the item is a hit there: one of those watched for."""
         return [
-            (Key(mention.type, mention.name, target), is_hit(event, mention, target))
+            (make_key(mention.type, mention.name, target), is_hit(event, mention, target))
             for target in self.rules.targets
             for mention in mentions
         ]
 
-    def _find_told(self, event: LabelledEvent) -> Cluster | None:
+    def _find_told(self, event: News) -> Cluster | None:
         """The negative story whose first mention this item corrects or takes back."""
         return self._by_item.get(event.item_id) or self._by_item.get(event.supersedes or "")
 
@@ -177,9 +185,7 @@ class Shard:
         if cluster.story is not None:
             self._by_item[cluster.story.item_id] = cluster
 
-    def _revise_story(
-        self, cluster: Cluster, event: LabelledEvent, clock_ms: int, emitted_at: datetime
-    ) -> list[AlertEvent]:
+    def _revise_story(self, cluster: Cluster, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
 
         Keys on which only the corrected item is negative do not count it: it is no new story.
@@ -187,15 +193,15 @@ class Shard:
         assert cluster.story is not None
         whole = event.status is ItemStatus.withdrawn
         keys = () if whole or event.abstained else self._keys_of(event, self._mentions.of(event))
-        still = {str(key) for key, hit in keys if hit}
+        still = {name_key(key) for key, hit in keys if hit}
         cluster.story = revise_story(cluster.story, event)
         before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
         revisions: list[AlertEvent] = []
         for key in map(Key.parse, before):
-            state = self.keys.get(str(key))
+            state = self.keys.get(name_key(key))
             if state is not None:
-                lost = str(key) not in still
+                lost = name_key(key) not in still
                 if lost:
                     take_back(state, cluster, whole=whole)
                 context = self._context(key.type, clock_ms, emitted_at)
@@ -206,14 +212,14 @@ class Shard:
         self, key: Key, state: KeyState, cluster: Cluster, context: Context, *, lost: bool
     ) -> Iterator[AlertEvent]:
         """What becomes of a key's alert when one of its stories was corrected or ``lost``."""
-        self._dirty[KEY_PREFIX + str(key)] = None
+        self._dirty[KEY_PREFIX + name_key(key)] = None
         alert = state.alert
         if alert is None or not (lost or cluster.id in alert.evidence):
             return
         if lost and is_spent(state, alert, self._banks.of(key), self.rules, context.now):
             yield self._end(key, state, ResolveReason.withdrawn, context)
             return
-        self._schedule(str(key), key, state)
+        self._schedule(name_key(key), key, state)
         yield self._revise(key, state, alert, context)
 
     def _add_copy(self, cluster: Cluster) -> None:
@@ -225,7 +231,7 @@ class Shard:
                 count_copy(state, cluster)
                 self._dirty[KEY_PREFIX + name] = None
 
-    def _open_cluster(self, event: LabelledEvent, fold: str, hits: tuple[str, ...], clock_ms: int) -> Cluster:
+    def _open_cluster(self, event: News, fold: str, hits: tuple[str, ...], clock_ms: int) -> Cluster:
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms)
         if hits:
             cluster.keys = hits
@@ -237,12 +243,11 @@ class Shard:
         return cluster
 
     def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
-        name, now = str(key), context.now
-        state = self._state_of(name, key, now)
+        name, now = name_key(key), context.now
+        state = self._state_of(name, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if hit else None)
-        for run in state.counting():
-            run.clusters += 1
+        count_cluster(state)
         if state.firing is None:
             state.baseline.add(now.exposure_ms, hit, self.rules)
         self._dirty[KEY_PREFIX + name] = None
@@ -255,38 +260,44 @@ class Shard:
     def _schedule(self, name: str, key: Key, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
         due_ms = self._due_ms(key, state)
-        if state.alert is not None:
+        if due_ms is not None and state.alert is not None:
             due_ms = min(due_ms, self.exposures.of(key.type).still_from_ms)
-        self._timers.schedule(name, due_ms)
+        if due_ms is not None:
+            self._timers.schedule(name, due_ms)
 
-    def _due_ms(self, key: Key, state: KeyState) -> int:
+    def _due_ms(self, key: Key, state: KeyState) -> int | None:
         return due_ms(state, self._banks.of(key), self.rules, self.exposures.of(key.type))
+
+    def _end_of(self, key: Key, state: KeyState, alert: Alert) -> Resolution:
+        return resolution(state, alert, self._banks.of(key), self.rules, self.exposures.of(key.type))
 
     def _put_off(self, name: str, key: Key, state: KeyState, clock_ms: int) -> None:
         """It is not due yet. Where exposure stands still, only an item can bring the end of an alert nearer."""
         if state.alert is not None and clock_ms >= self.exposures.of(key.type).still_from_ms:
             self._waiting[name] = None
-            self._timers.schedule(name, self._due_ms(key, state))
+            self._timers.schedule(name, self._end_of(key, state, state.alert).clock_ms)
         else:
             self._schedule(name, key, state)
 
     def _go_on(self) -> None:
         """An item came: exposure goes on."""
         for name in self._waiting:
-            if name in self.keys:
-                self._schedule(name, Key.parse(name), self.keys[name])
+            state = self.keys.get(name)
+            if state is not None:
+                self._schedule(name, Key.parse(name), state)
         self._waiting.clear()
 
-    def _state_of(self, name: str, key: Key, now: Moment) -> KeyState:
+    def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
         state = self.keys.get(name)
+        if state is not None and self.keys.is_forgotten(state, now.clock_ms):
+            state = None
         epoch = self.learning.epoch
         if state is None or (state.epoch != epoch and state.alert is None):
             cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)
             state = self.keys[name] = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
             state.sources = sources
             self._release(cited)
-            self._schedule(name, key, state)
         return state
 
     def _first_baseline(self, name: str, now: Moment) -> Baseline:
@@ -331,13 +342,13 @@ class Shard:
         enough = proven(state, key.type, charts, self.rules, now)
         if enough is not None:
             fire(state, state.alert, kind_of(enough, key.target), enough, now)
-            self._firing[str(key)] = None
+            self._firing[name_key(key)] = None
 
     def _level(self, key: Key, state: KeyState) -> Level:
         rules = self.rules
         share = rules.share_prior_mean
         parent = MARKET._replace(target=key.target)
-        market = self.keys.get(str(parent))
+        market = self.keys.get(name_key(parent))
         if key != parent and market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
         a, b = state.baseline.rate(rules.priors.of(key.type))
@@ -364,7 +375,10 @@ class Shard:
             if state is None:
                 continue
             key = Key.parse(name)
-            if self._due_ms(key, state) > clock_ms:
+            due_ms = self._due_ms(key, state)
+            if due_ms is None:
+                continue
+            if due_ms > clock_ms:
                 self._put_off(name, key, state, clock_ms)
                 continue
             return clock_ms, self._wake(name, key, state, self._context(key.type, clock_ms, emitted_at))
@@ -374,23 +388,25 @@ class Shard:
         revisions = []
         self._dirty[KEY_PREFIX + name] = None
         if state.alert is not None:
-            end = resolution(state, state.alert, self._banks.of(key), self.rules, self.exposures.of(key.type))
-            revisions.append(self._end(key, state, end.reason, context))
+            revisions.append(self._end(key, state, self._end_of(key, state, state.alert).reason, context))
         else:
             before = state.cited()
-            if not close_old_runs(state, self.rules, context.now):
-                del self.keys[name]
+            close_old_runs(state, self.rules, context.now)
             self._release(before - state.cited())
-        if name in self.keys:
-            self._schedule(name, key, state)
+        self._schedule(name, key, state)
         return revisions
+
+    def sweep(self, clock_ms: int) -> None:
+        """Free some memory of keys that are forgotten, as of a clock below which no event comes; no alert tells."""
+        for name in self.keys.sweep(clock_ms, SWEPT_KEYS):
+            self._dirty[KEY_PREFIX + name] = None
 
     def _end(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
         alert, before = state.alert, state.cited()
         assert alert is not None
         revision = self._revise(key, state, alert, context, reason)
         resolve(state, alert, reason, context.now)
-        self._firing.pop(str(key), None)
+        self._firing.pop(name_key(key), None)
         self._release(before - state.cited())
         return revision
 
@@ -426,13 +442,11 @@ class Shard:
         if key.type is not KeyType.entity:
             return ()
         stories = self._evidence_of(alert)
-        topics = dict.fromkeys(name for story in stories for name in story.keys if name in self._firing)
-        found = [(Key.parse(name), self.keys[name].firing) for name in sorted(topics)]
+        names = {name for story in stories for name in story.keys if name in self._firing}
         return tuple(
             _refer(topic, other)
-            for topic, other in found
-            if other is not None and topic.type is KeyType.topic and topic.target == key.target
-            if inhibits(str(topic), self._evidence_of(other), str(key), stories)
+            for topic, other in self._alerts_of(names, KeyType.topic, key.target)
+            if inhibits(name_key(topic), self._evidence_of(other), name_key(key), stories)
         )
 
     def _inhibited(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
@@ -440,13 +454,17 @@ class Shard:
         if key.type is not KeyType.topic:
             return ()
         stories = self._evidence_of(alert)
-        found = [(Key.parse(name), self.keys[name].firing) for name in sorted(self._firing)]
         return tuple(
             _refer(entity, other)
-            for entity, other in found
-            if other is not None and entity.type is KeyType.entity and entity.target == key.target
-            if inhibits(str(key), stories, str(entity), self._evidence_of(other))
+            for entity, other in self._alerts_of(self._firing, KeyType.entity, key.target)
+            if inhibits(name_key(key), stories, name_key(entity), self._evidence_of(other))
         )
+
+    def _alerts_of(self, names: Iterable[str], key_type: KeyType, target: Target) -> Iterator[tuple[Key, Alert]]:
+        for name in sorted(names):
+            key, state = Key.parse(name), self.keys.get(name)
+            if key.type is key_type and key.target == target and state is not None and state.firing is not None:
+                yield key, state.firing
 
     def _hold(self, cluster_ids: Iterable[str]) -> None:
         for cluster_id in cluster_ids:

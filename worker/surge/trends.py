@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.events import LabelledEvent, Sentiment, StackRef, TrendEvent, WindowLength, format_instant
-from worker.surge.keys import MIN_PROBABILITY, Key, Mention
+from schemas.events import StackRef, TrendEvent, WindowLength, format_instant
+from worker.labelled import News, Said
+from worker.surge.keys import MIN_PROBABILITY, Mention, make_key, name_key
 from worker.surge.revision import instant_of
 from worker.surge.versions import STATE, Versions
 
@@ -137,14 +138,14 @@ class Trends:
         """Whether ``take_changes`` would give anything."""
         return bool(self._dirty)
 
-    def count(self, mentions: Iterable[Mention], event: LabelledEvent, clock_ms: int, *, copy: bool) -> None:
+    def count(self, mentions: Iterable[Mention], event: News, clock_ms: int, *, copy: bool) -> None:
         """Count an item on its keys: a story, or a copy of one."""
         minute = clock_ms // MINUTE_MS
         if minute != self._minute:
             self._begin(minute)
         whole = (COPIES, 0) if copy else _read([event.sentiment])
         for mention in mentions:
-            name = str(Key(mention.type, mention.name))
+            name = name_key(make_key(mention.type, mention.name))
             place, score = whole if copy or not mention.sentiments else _read(mention.sentiments)
             windows = self._open.get(name)
             if windows is None:
@@ -241,7 +242,7 @@ def _spell(minute: int) -> str:
     return format_instant(instant_of(minute * MINUTE_MS))
 
 
-def _read(said: Sequence[Sentiment | None]) -> tuple[int, int]:
+def _read(said: Sequence[Said | None]) -> tuple[int, int]:
     """Which count a story adds to, as alerts see it, and its score: the mean of what is said of a key."""
     told = [sentiment for sentiment in said if sentiment is not None]
     score = round(fmean(sentiment.score for sentiment in told) * SCORE_UNIT)
