@@ -3,6 +3,7 @@
 Chance: Poisson streams without a surge; false alerts a day at the stated V, with an exact interval, against the budget.
 Speed: a key's rate jumps; stories until the alert, beside a bare simulation of the test at that key's own baseline.
 Copies: 30 % reprints; the same alerts. Once: alerts that one surge opened on its key.
+Daily cycle: 80 % more by day and less by night; false alerts a day with a primer of the weeks before, and without.
 """
 
 import sys
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.events import AlertEvent, LabelledEvent
+from tests.daily_cycle import Cycle
 from tests.surge_streams import DAY_SECONDS, WALL, arrivals, at, stream
 from worker.backtest.poisson import count_interval
 from worker.detector import detect
@@ -48,10 +50,11 @@ class Plan:
     trials: int
     rates: Sequence[float]
     jumps: Sequence[float]
+    cycle_days: float
 
 
-FULL = Plan(streams=8, days=5.0, trials=20, rates=(1, 10, 100), jumps=(4, 8, 16, 50))
-QUICK = Plan(streams=1, days=0.5, trials=2, rates=(10,), jumps=(8, 50))
+FULL = Plan(streams=8, days=5.0, trials=20, rates=(1, 10, 100), jumps=(4, 8, 16, 50), cycle_days=14)
+QUICK = Plan(streams=1, days=0.5, trials=2, rates=(10,), jumps=(8, 50), cycle_days=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,20 @@ def compare_copies(seed: int) -> tuple[int, bool]:
     return len(alone), alone == together
 
 
+# Daily cycle
+
+
+def measure_cycle(plan: Plan) -> tuple[Chance, Chance]:
+    """With a primer, and without one: the same days of 20 symbols with 20 negative stories a day."""
+    alerts_with = alerts_without = negatives = 0
+    for seed in range(max(1, plan.streams // 2)):
+        cycle = Cycle(seed, symbols=20, days_before=21, days_after=plan.cycle_days, rules=RULES)
+        alerts_with += len(cycle.alerts_with())
+        alerts_without += len(cycle.alerts_without())
+        negatives += cycle.keyed_negatives
+    return Chance(alerts_with, negatives), Chance(alerts_without, negatives)
+
+
 # All of it
 
 
@@ -198,6 +215,14 @@ def judge(plan: Plan) -> tuple[Table, bool]:
         f"{chance.a_day(chance.alerts):.2f} ({low:.2f} to {high:.2f}), {chance.alerts} in all",
         f"{RULES.budget_a_day:g}, upper end {BAR_CHANCE * RULES.budget_a_day:g}",
         chance.a_day(chance.alerts) <= RULES.budget_a_day and high <= BAR_CHANCE * RULES.budget_a_day,
+    )
+    primed, flat = measure_cycle(plan)
+    add(
+        "daily cycle of 80 %, with a primer",
+        f"{primed.a_day(primed.alerts):.2f} ({primed.interval[0]:.2f} to {primed.interval[1]:.2f}), "
+        f"{primed.alerts} in all; without {flat.a_day(flat.alerts):.1f}, {flat.alerts}",
+        f"{RULES.budget_a_day:g}",
+        primed.a_day(primed.alerts) <= RULES.budget_a_day < flat.interval[0],
     )
     for rate in plan.rates:
         for jump in plan.jumps:

@@ -32,8 +32,7 @@ def fit_prior(stories: npt.ArrayLike, days: npt.ArrayLike, usual: Prior) -> Prio
     mean = float(n.sum() / t.sum())
     if len(n) < MIN_KEYS:
         return _round(Prior(float((n / t).mean()) if t.min() > 1 else mean, A0_FLOOR))
-    start = np.log([mean, 1.0])
-    found = minimize(_surprise, start, args=(n, t), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})
+    found = minimize(_surprise, np.log([mean, 1.0]), args=(n, t), method="L-BFGS-B", bounds=[(-20, 20), (-7, 7)])
     mean, a0 = (float(value) for value in np.exp(found.x))
     if a0 < A0_FLOOR:
         mean = float(mean * gamma.ppf(BUSY, a0) / a0 / gamma.ppf(BUSY, A0_FLOOR) * A0_FLOOR)
@@ -41,11 +40,11 @@ def fit_prior(stories: npt.ArrayLike, days: npt.ArrayLike, usual: Prior) -> Prio
 
 
 def _surprise(parameters: Array, n: Array, t: Array) -> float:
-    mean, a = np.exp(np.clip(parameters, -20, 20))
+    mean, a = np.exp(parameters)
     b = a / mean
-    return -float((gammaln(a + n) - gammaln(a) + a * np.log(b / (b + t)) + n * np.log(t / (b + t))).sum())
+    return -float((gammaln(a + n) - gammaln(a) + a * np.log(b / (b + t)) + n * np.log(t / (b + t))).mean())
 
 
 def _round(prior: Prior) -> Prior:
-    """To four digits: the last ones of a search differ between machines."""
-    return Prior(float(f"{prior.mean_a_day:.4g}"), float(f"{prior.a0:.4g}"))
+    """To three digits: the last ones of a search differ between machines."""
+    return Prior(float(f"{prior.mean_a_day:.3g}"), float(f"{prior.a0:.3g}"))

@@ -25,6 +25,8 @@ FLOOR = 0.05
 """An hour in which no story ever came counts for so much still."""
 CHANCE = 0.01
 """How often a level is taken that is chance alone."""
+MANY = 3.0
+"""Times a well-filled hour, and stories beyond, that an hour counts for."""
 BURST = 3.0
 """Anscombe residual from which an hour is weighed down."""
 ROUNDS = 4
@@ -87,17 +89,26 @@ def learn_week(hours: Hours, stories: Array, parent: Profile = FLAT) -> Profile:
     if seen.sum() < MIN_DAYS * 24 or not stories.sum():
         return parent
     in_day, weekday = in_week % 24, in_week // 24
+    of_weekend = in_day + 24 * (weekday >= 5)
+    stories = _cut_bursts(stories, of_weekend)
     if seen.sum() >= MIN_DAYS_FOR_WEEKDAYS * 24:
         days, first_hours = np.unique(day, return_index=True)
         due = np.bincount(day, seen * shape[in_week])[days].astype(np.float64)
         ratios = _find_ratios(np.bincount(day, stories)[days].astype(np.float64), due, weekday[first_hours], 7)
         shape = shape * np.repeat(ratios, 24)
-    of_weekend = in_day + 24 * (weekday >= 5)
     for classes, size in ((in_day, 24), (of_weekend, 48), (in_week, HOURS)):
         expected = _as_many_a_day(seen * shape[in_week], stories, day)
         ratios = _find_ratios(stories, expected, classes, size)
         shape = shape * ratios[_classes_of_the_week(size)]
     return _to_profile(shape)
+
+
+def _cut_bursts(stories: Array, classes: Classes) -> Array:
+    """No hour counts for much more than a well-filled one of its class: one surge would be the habit of its day."""
+    well_filled = np.array([np.quantile(stories[classes == each], 0.75) for each in range(48) if each in classes])
+    limits = np.zeros(48)
+    limits[np.unique(classes)] = MANY * well_filled + MANY
+    return np.minimum(stories, limits[classes])
 
 
 def _classes_of_the_week(size: int) -> Classes:

@@ -8,7 +8,7 @@ from worker.backtest.poisson import count_interval
 from worker.backtest.run import Backtest
 from worker.sinks.terminal import name_hits, name_key
 from worker.surge.lifecycle import is_volume
-from worker.surge.rules import Rules
+from worker.surge.rules import Profiles, Rules
 
 KINDS = {
     AlertKind.negative_surge: "surge of bad news",
@@ -17,8 +17,10 @@ KINDS = {
     AlertKind.volume: "more news, what is watched among it",
 }
 
-_BEYOND_CHANCE = (
-    " What fired beyond that is real, or the daily rhythm of the news, which the baseline does not know yet."
+_BEYOND_CHANCE = " What fired beyond that is real, or news that comes in bursts."
+_BEYOND_CHANCE_WITHOUT_A_WEEK = (
+    " What fired beyond that is real, or the daily rhythm of the news, which the baseline does not know: "
+    "`stacknorm-worker backfill` learns it."
 )
 
 
@@ -139,10 +141,11 @@ def summarise(found: Backtest) -> Iterator[str]:
         f"{figure(rate)} a day (95 % interval {figure(low)} to {figure(high)})."
     )
     pace = found.watched_negatives / found.watched_days
+    beyond = _BEYOND_CHANCE_WITHOUT_A_WEEK if rules.profiles == Profiles() else _BEYOND_CHANCE
     yield (
         f"The budget is {rules.budget_a_day:g} false alerts a day where {rules.negatives_a_day:,.0f} negative stories "
         f"a day are counted, each once for each of its keys. Here {figure(pace)} a day were, so chance alone should "
-        f"give {figure(chance_a_day(found))} alerts a day.{_BEYOND_CHANCE if low > chance_a_day(found) else ''}"
+        f"give {figure(chance_a_day(found))} alerts a day.{beyond if low > chance_a_day(found) else ''}"
     )
     if pace > 2 * rules.budget_a_day and not 0.2 < pace / rules.negatives_a_day < 1.5:
         yield (

@@ -71,7 +71,7 @@ class Exposure:
     def at(self, clock_ms: int) -> int:
         """Exposure at a clock not before the last item's."""
         last_ms = self.last_item_clock_ms
-        if last_ms is None:
+        if last_ms is None or clock_ms == last_ms:
             return self.total_ms
         end_ms = min(clock_ms, last_ms + self.max_silence_ms)
         return self.total_ms + self.profile.exposure_ms(end_ms) - self.profile.exposure_ms(last_ms)
