@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from schemas.events import AlertEvent, LabelledEvent, TrendEvent
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
 from worker.backtest.cli import backtest
@@ -142,24 +143,29 @@ def status(
 @app.command()
 def tail(
     context: typer.Context,
+    *,
     active: Annotated[bool, typer.Option("--active", help="Show what is firing now, and end.")] = False,
     from_start: Annotated[bool, typer.Option("--from-start", help="From the oldest record on, not from now.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line, for pipes.")] = False,
     alerts_only: Annotated[bool, typer.Option("--alerts", help="Alerts alone.")] = False,
+    trends: Annotated[
+        bool, typer.Option("--trends", help="Trends instead: each window at its end; with --json open ones too.")
+    ] = False,
 ) -> None:
-    """Follow labels and alerts as they are committed."""
-    from schemas.events import AlertEvent, LabelledEvent
+    """Follow labels and alerts as they are committed, or trends."""
     from worker.runner.tasks import stop_on_signals
-    from worker.sinks.tail import decode_output, follow, output_places, read_active
-    from worker.sinks.terminal import is_worth_a_line, render_alert, render_label
+    from worker.sinks.tail import decode_output, follow, follow_trends, output_places, read_active
 
-    def show(event: LabelledEvent | AlertEvent) -> None:
+    def show(event: LabelledEvent | AlertEvent | TrendEvent) -> None:
         if as_json:
             print(event.to_json().decode(), flush=True)  # noqa: T201 -- the output of this command
-        elif not isinstance(event, AlertEvent):
-            out.print(render_label(event), no_wrap=True, overflow="ellipsis")
-        elif active or is_worth_a_line(event):
-            out.print(render_alert(event, whole=active))
+        else:
+            _show_to_people(event, whole=active)
+
+    async def follow_windows() -> None:
+        settings = await read_settings_of_a_running_system(context)
+        async for trend in follow_trends(settings, from_start=from_start, stop=stop_on_signals()):
+            show(trend)
 
     async def follow_all() -> None:
         settings = await read_settings_of_a_running_system(context)
@@ -175,7 +181,19 @@ def tail(
         if not firing and not as_json:
             out.print("nothing is firing", style="green")
 
-    asyncio.run(show_active() if active else follow_all())
+    asyncio.run(show_active() if active else follow_windows() if trends else follow_all())
+
+
+def _show_to_people(event: LabelledEvent | AlertEvent | TrendEvent, *, whole: bool) -> None:
+    from worker.sinks.terminal import is_worth_a_line, render_alert, render_label, render_trend
+
+    if isinstance(event, LabelledEvent):
+        out.print(render_label(event), no_wrap=True, overflow="ellipsis")
+    elif isinstance(event, TrendEvent):
+        if event.final:
+            out.print(render_trend(event), no_wrap=True, overflow="ellipsis")
+    elif whole or is_worth_a_line(event):
+        out.print(render_alert(event, whole=whole))
 
 
 @feed_app.command("jsonl")

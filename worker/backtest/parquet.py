@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from schemas.events import AlertEvent
+from schemas.events import AlertEvent, TrendEvent
 from worker.errors import Misconfigured
 
 
@@ -45,6 +45,29 @@ def write_alerts(alerts: Sequence[AlertEvent], path: Path) -> None:
         alert.model_dump(exclude={"status", "kind", "key_type", "resolve_reason"}) | _words(alert) for alert in alerts
     ]
     polars.DataFrame(rows, schema=_alert_schema(polars)).write_parquet(path)
+
+
+def write_windows(trends: Sequence[TrendEvent], path: Path) -> None:
+    """Every window as a row; the columns are the fields of the event."""
+    polars = require_polars(path)
+    rows = [trend.model_dump(exclude={"key_type"}) | {"key_type": trend.key_type.value} for trend in trends]
+    polars.DataFrame(rows, schema=_trend_schema(polars)).write_parquet(path)
+
+
+def _trend_schema(pl: ModuleType) -> dict[str, Any]:
+    """The columns of trends."""
+    instant, text, count = pl.Datetime("ms", "UTC"), pl.String, pl.Int64
+    return {
+        "schema_version": count,
+        **dict.fromkeys(("key_type", "key", "window"), text),
+        **dict.fromkeys(("starts_at", "ends_at"), instant),
+        "final": pl.Boolean,
+        "clock": instant,
+        **dict.fromkeys(("n_items", "n_clusters", "n_negative", "n_neutral", "n_positive", "n_copies"), count),
+        "mean_score": pl.Float64,
+        "stack": pl.Struct({"name": text, "digest": text}),
+        "rule_version": text,
+    }
 
 
 def _words(alert: AlertEvent) -> dict[str, str | None]:

@@ -26,6 +26,7 @@ from worker.labeller import Engine
 from worker.settings import EngineSettings, Settings
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
+from worker.surge.trends import TrendRecord
 
 WHOLE = Selection()
 
@@ -59,6 +60,7 @@ class Backtest:
         negatives: those of them that are negative.
         stacks: events by name and digest of what labelled them.
         alerts: every revision, in the order of the detector.
+        trends: the newest record of each window; none unless asked for.
         histories: of the keys that fired.
         overlap: with the training data.
         labelling: None where the events came labelled.
@@ -81,6 +83,7 @@ class Backtest:
     negatives: int
     stacks: Mapping[tuple[str, str], int]
     alerts: tuple[AlertEvent, ...]
+    trends: tuple[TrendRecord, ...]
     histories: Mapping[Key, History]
     overlap: Overlap
     labelling: Labelling | None
@@ -101,6 +104,7 @@ def run_backtest(
     *,
     selection: Selection = WHOLE,
     cache: Path | None = None,
+    trends: bool = False,
     make_engine: Callable[[EngineSettings], Engine] = load_engine,
     report: Report = tell_nobody,
 ) -> Backtest:
@@ -111,6 +115,7 @@ def run_backtest(
         settings: of the workers that are imitated. Whatever `idle_clock` is, time is the archive's.
         selection: what of the archive counts.
         cache: where labels are kept; `default_folder()` without it.
+        trends: whether windows are counted, which takes some time.
         make_engine: makes what labels; not called for events that are labelled.
         report: told how far it is.
 
@@ -124,10 +129,10 @@ def run_backtest(
     rules = InputRules("json", settings.input.max_value_bytes, settings.input.max_text_chars)
     archive = read_archive(paths, selection, rules)
     if isinstance(archive, Labelled):
-        course = Course(settings.rules, len(archive.partitions), now)
+        course = Course(settings.rules, len(archive.partitions), now, trends=trends)
         course.follow(replay_events(archive.partitions, report))
         return _conclude(archive, course, settings, paths, None)
-    course = Course(settings.rules, settings.topics.partitions, now)
+    course = Course(settings.rules, settings.topics.partitions, now, trends=trends)
     engine = make_engine(settings.engine)
     kept = KeptLabels(place_of(cache or default_folder(), engine.identity, settings.engine))
     remembering = RememberingEngine(engine, kept)
@@ -161,6 +166,7 @@ def _conclude(
         negatives=course.histories.negatives,
         stacks=dict(course.stacks),
         alerts=tuple(course.alerts),
+        trends=tuple(course.trends.values()),
         histories={key: course.histories.by_key[str(key)] for key in fired},
         overlap=find_overlap(*_texts_of(archive), stack, settings.engine),
         labelling=labelling,
