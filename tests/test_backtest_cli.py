@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from backtests import write_demo
-from schemas.events import AlertEvent
+from schemas.events import AlertEvent, TrendEvent
 from worker.cli import app
 from worker.errors import Misconfigured
 from worker.lives import fired_lives
@@ -29,6 +30,19 @@ def test_alerts_are_shown_and_written_and_labels_are_kept(tmp_path: Path):
     revisions = [AlertEvent.model_validate_json(line) for line in alerts.read_bytes().splitlines()]
     assert f"{len(fired_lives(revisions))} alerts in" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_trends_are_written_where_asked_for(tmp_path: Path):
+    week, lines, table = write_demo(tmp_path), tmp_path / "trends.jsonl", tmp_path / "trends.parquet"
+    assert run(week, "--cache", tmp_path / "kept", "--trends", lines).exit_code == 0
+    assert run(week, "--cache", tmp_path / "kept", "--trends", table).exit_code == 0
+    trends = [TrendEvent.model_validate_json(line) for line in lines.read_bytes().splitlines()]
+    assert len({trend.record_key for trend in trends}) == len(trends) > 1000
+    days = [trend for trend in trends if (trend.key, trend.window) == ("global", "1d")]
+    assert [trend.final for trend in days] == 6 * [True] + [False]
+    assert sum(trend.n_items for trend in days) == 395  # the hour of the last item is not over
+    told = [trend.model_dump() | {"key_type": trend.key_type.value} for trend in trends]
+    assert pl.read_parquet(table).to_dicts() == told
 
 
 def test_a_stretch_is_read_in_utc(tmp_path: Path):

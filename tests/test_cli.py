@@ -145,12 +145,32 @@ def test_the_subscriber_of_the_readme_prints_alerts(terminal, worker, tmp_path):
     assert terminal.run("feed", "jsonl", str(tmp_path / "week.jsonl")).returncode == 0
 
     (code,) = re.findall(r"```python\n(import asyncio.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = code.replace("127.0.0.1:9092", terminal.settings["STACKNORM_KAFKA__BOOTSTRAP_SERVERS"])
-    code = code.replace("news.alerts", terminal.settings["STACKNORM_TOPICS__PREFIX"] + "alerts")
-    (tmp_path / "subscriber.py").write_text(code)
-    subscriber = terminal.start(str(tmp_path / "subscriber.py"))
-    try:
-        first = await_lines(subscriber.log_file, 1)[0]
-    finally:
-        subscriber.kill()
+    first = first_line_of(code, terminal, tmp_path)
     assert re.fullmatch(r"(pending|firing) negative_\w+ \S.* \d+ negative, \d+\.\d\d expected", first)
+
+
+def test_the_reader_of_trends_in_the_docs_prints_hours(terminal, worker, tmp_path):
+    (tmp_path / "week.jsonl").write_bytes(b"\n".join(line.value for line in load_stream()))
+    assert terminal.run("feed", "jsonl", str(tmp_path / "week.jsonl")).returncode == 0
+    (code,) = re.findall(r"```python\n(import asyncio.*?)```", (ROOT / "docs" / "trends.md").read_text(), re.DOTALL)
+    first = first_line_of(code, terminal, tmp_path)
+    assert re.fullmatch(r"\w{3} \d\d:00 \S.*: \d+ stories, \d+% negative, mean score [+-]\d\.\d\d", first)
+
+    tail = terminal.start("-m", "worker", "tail", "--from-start", "--trends")
+    try:
+        lines = await_lines(tail.log_file, 100)
+    finally:
+        tail.kill()
+    assert {line.split()[4] for line in lines} == {"5m", "1h"}
+
+
+def first_line_of(code, terminal, folder):
+    """What a reader in the docs prints first, of the terminal's broker and topics."""
+    code = code.replace("127.0.0.1:9092", terminal.settings["STACKNORM_KAFKA__BOOTSTRAP_SERVERS"])
+    code = code.replace('"news.', f'"{terminal.settings["STACKNORM_TOPICS__PREFIX"]}')
+    (folder / "reader.py").write_text(code)
+    reader = terminal.start(str(folder / "reader.py"))
+    try:
+        return await_lines(reader.log_file, 1)[0]
+    finally:
+        reader.kill()

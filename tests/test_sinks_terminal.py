@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 import schemas
-from schemas.events import AlertEvent, AlertKind, AlertStatus, KeyType, LabelledEvent
-from worker.sinks.terminal import AlertLines, describe_key, render_alert, render_label
+from schemas.events import AlertEvent, AlertKind, AlertStatus, KeyType, LabelledEvent, TrendEvent
+from worker.sinks.terminal import AlertLines, describe_key, render_alert, render_label, render_trend
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
 LABELLED, ABSTAINED = (
@@ -89,3 +89,13 @@ def test_an_end_stands_above_the_box_of_an_alert_shown_whole():
     whole = shown(render_alert(RESOLVED))
     assert whole.startswith("■ resolved: entity HRVL")
     assert "Harrow & Vale shares fall" in whole
+
+
+def test_a_trend_is_one_line_with_window_mean_counts_and_key():
+    _, final, copies = (
+        TrendEvent.model_validate_json(line) for line in (EXAMPLES / "trend_event.good.jsonl").read_text().splitlines()
+    )
+    assert shown(render_trend(final)) == (
+        "Thu 05 Mar 08:30 5m -0.59    3 stories    2 negative    1 copies  entity HRVL\n"
+    )
+    assert shown(render_trend(copies)).endswith("0 negative    2 copies  the whole market\n")

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from schemas.events import AlertEvent, LabelledEvent, TrendEvent
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
 from worker.alerts.cli import alerts_app
@@ -25,6 +26,7 @@ from worker.notify.cli import notify
 from worker.records import OutRecord
 from worker.replay.cli import replay
 from worker.settings import describe_settings
+from worker.sinks.terminal import AlertLines, render_alert, render_label, render_trend
 
 HELP = """Financial text in on Kafka; sentiment, topics, and alerts on surges of bad news out, exactly once.
 
@@ -150,26 +152,31 @@ def status(
 @app.command()
 def tail(
     context: typer.Context,
+    *,
     active: Annotated[bool, typer.Option("--active", help="Show what is firing now, and end.")] = False,
     from_start: Annotated[bool, typer.Option("--from-start", help="From the oldest record on, not from now.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON event a line, for pipes.")] = False,
     alerts_only: Annotated[bool, typer.Option("--alerts", help="Alerts alone.")] = False,
+    trends: Annotated[
+        bool, typer.Option("--trends", help="Trends instead: each window at its end; with --json open ones too.")
+    ] = False,
 ) -> None:
-    """Follow labels and alerts as they are committed."""
-    from schemas.events import AlertEvent, LabelledEvent
+    """Follow labels and alerts as they are committed, or trends."""
     from worker.runner.tasks import stop_on_signals
-    from worker.sinks.tail import decode_output, follow, output_places, read_active
-    from worker.sinks.terminal import AlertLines, render_alert, render_label
+    from worker.sinks.tail import decode_output, follow, follow_trends, output_places, read_active
 
     lines = AlertLines()
 
-    def show(event: LabelledEvent | AlertEvent) -> None:
+    def show(event: LabelledEvent | AlertEvent | TrendEvent) -> None:
         if as_json:
             print(event.to_json().decode(), flush=True)  # noqa: T201 -- the output of this command
-        elif not isinstance(event, AlertEvent):
-            out.print(render_label(event), no_wrap=True, overflow="ellipsis")
-        elif (line := render_alert(event) if active else lines.render(event)) is not None:
-            out.print(line)
+        else:
+            _show_to_people(event, lines, whole=active)
+
+    async def follow_windows() -> None:
+        settings = await read_settings_of_a_running_system(context)
+        async for trend in follow_trends(settings, from_start=from_start, stop=stop_on_signals()):
+            show(trend)
 
     async def follow_all() -> None:
         settings = await read_settings_of_a_running_system(context)
@@ -185,7 +192,17 @@ def tail(
         if not firing and not as_json:
             out.print("nothing is firing", style="green")
 
-    asyncio.run(show_active() if active else follow_all())
+    asyncio.run(show_active() if active else follow_windows() if trends else follow_all())
+
+
+def _show_to_people(event: LabelledEvent | AlertEvent | TrendEvent, lines: AlertLines, *, whole: bool) -> None:
+    if isinstance(event, LabelledEvent):
+        out.print(render_label(event), no_wrap=True, overflow="ellipsis")
+    elif isinstance(event, TrendEvent):
+        if event.final:
+            out.print(render_trend(event), no_wrap=True, overflow="ellipsis")
+    elif (line := render_alert(event) if whole else lines.render(event)) is not None:
+        out.print(line)
 
 
 @feed_app.command("jsonl")

@@ -40,6 +40,9 @@ def backtest(
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Every revision of every alert: .jsonl or .parquet.")
     ] = None,
+    trends: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Every window of every key: .jsonl or .parquet.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="One page with pictures and words, which loads nothing.")] = None,
     time: Annotated[str, typer.Option(metavar="COLUMN", help="When an item was known.")] = PUBLISHED,
     zone: Annotated[
@@ -56,19 +59,21 @@ def backtest(
     Example:  stacknorm-worker backtest 2025.jsonl --from 2025-06-01 --out alerts.jsonl --html report.html
     """
     from worker.backtest.archive import Selection
-    from worker.backtest.output import check_folder, check_out, render_table, write_out
+    from worker.backtest.output import check_folder, check_out, render_table, write_out, write_trends
     from worker.backtest.page import render_backtest
     from worker.backtest.run import run_backtest
     from worker.backtest.sentences import summarise, warn
 
     settings = read_settings(context)
     selection = Selection(read_moment("--from", start), read_moment("--to", end), time, read_zone(zone), skip_bad)
-    if out_file is not None:
-        check_out(out_file)
+    for data_file in filter(None, (out_file, trends)):
+        check_out(data_file)
     if html is not None:
         check_folder(html)
     with open_progress() as report:
-        found = run_backtest(files, settings, selection=selection, cache=cache, report=report)
+        found = run_backtest(
+            files, settings, selection=selection, cache=cache, trends=trends is not None, report=report
+        )
     if (labelling := found.labelling) is not None:
         err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
     for sentence in warn(found):
@@ -80,6 +85,9 @@ def backtest(
     if out_file is not None:
         write_out(found.alerts, out_file)
         out.print(f"wrote {out_file}", highlight=False, soft_wrap=True)
+    if trends is not None:
+        write_trends(found.trends, trends)
+        out.print(f"wrote {trends}", highlight=False, soft_wrap=True)
     if html is not None:
         html.write_text(render_backtest(found), encoding="utf-8")
         out.print(f"wrote {html}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from worker.backtest.replay import Runs
 from worker.detector import Detector, Position
 from worker.labeller import LabelledRun
 from worker.surge.rules import Rules
+from worker.surge.trends import TrendRecord
 
 
 class Course:
@@ -19,8 +20,8 @@ class Course:
     Alerts do not depend on how its input is cut. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, partitions: int, now: datetime) -> None:
-        self.detector = Detector(rules, partitions)
+    def __init__(self, rules: Rules, partitions: int, now: datetime, *, trends: bool = False) -> None:
+        self.detector = Detector(rules, partitions, trends=trends)
         self.detector.begin({number: Position(0, 0) for number in range(partitions)})
         self.now = now
         self.partitions = partitions
@@ -30,6 +31,8 @@ class Course:
         self._watching_since: tuple[float, int] = (0.0, 0)
         self.histories = Histories(rules)
         self.alerts: list[AlertEvent] = []
+        self.trends: dict[bytes, TrendRecord] = {}
+        """The newest record of each window, as the topic keeps it."""
         self.stacks: Counter[tuple[str, str]] = Counter()
         self.events = self.dead = self.abstained = 0
         self.first: datetime | None = None
@@ -76,6 +79,7 @@ class Course:
         while (batch := self.detector.step(1, self.now)) is not None:
             self.histories.take(batch)
             self.alerts += batch.alerts
+            self.trends.update((trend.key, trend) for trend in batch.trends)
             if self.detector.learning is not self._learning:
                 self._note_watching(learning=self.detector.learning)
 

@@ -1,4 +1,4 @@
-"""What the command leaves: alerts as data, and a table for the terminal."""
+"""What the command leaves: alerts and trends as data, and a table for the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,25 +6,26 @@ from pathlib import Path
 from rich.table import Table
 
 from schemas.events import AlertEvent
-from worker.backtest.parquet import require_polars, write_alerts
+from worker.backtest.parquet import require_polars, write_alerts, write_windows
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import figure
 from worker.errors import Misconfigured
 from worker.sinks.terminal import describe_key
 from worker.surge.lifecycle import is_volume
+from worker.surge.trends import TrendRecord
 
 FORMATS = (".jsonl", ".parquet")
 MINUTE = "%Y-%m-%d %H:%M"
 
 
 def check_out(path: Path) -> None:
-    """Whether alerts can be written there; to be asked before the work, not after it.
+    """Whether events can be written there; to be asked before the work, not after it.
 
     Raises:
         Misconfigured: another ending, no such folder, or polars is missing.
     """
     if path.suffix not in FORMATS:
-        raise Misconfigured(f"alerts are written to {' or '.join(FORMATS)}, not to {path}")
+        raise Misconfigured(f"events are written to {' or '.join(FORMATS)}, not to {path}")
     check_folder(path)
     if path.suffix == ".parquet":
         require_polars(path)
@@ -46,6 +47,14 @@ def write_out(alerts: Sequence[AlertEvent], path: Path) -> None:
         write_alerts(alerts, path)
     else:
         path.write_bytes(b"".join(alert.to_json() + b"\n" for alert in alerts))
+
+
+def write_trends(trends: Sequence[TrendRecord], path: Path) -> None:
+    """The newest record of each window: one TrendEvent a line, or one a row."""
+    if path.suffix == ".parquet":
+        write_windows([trend.event for trend in trends], path)
+    else:
+        path.write_bytes(b"".join(trend.value + b"\n" for trend in trends))
 
 
 def render_table(found: Backtest) -> Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from schemas.events import AlertEvent
+from schemas.events import AlertEvent, TrendEvent
 from worker.errors import Misconfigured
 
 
@@ -46,8 +46,31 @@ def write_alerts(alerts: Sequence[AlertEvent], path: Path) -> None:
     polars.DataFrame(rows, schema=_alert_schema(polars)).write_parquet(path)
 
 
-def _row(alert: AlertEvent) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in alert.model_dump().items()}
+def write_windows(trends: Sequence[TrendEvent], path: Path) -> None:
+    """Every window as a row; the columns are the fields of the event."""
+    polars = require_polars(path)
+    rows = [_row(trend) for trend in trends]
+    polars.DataFrame(rows, schema=_trend_schema(polars)).write_parquet(path)
+
+
+def _trend_schema(pl: ModuleType) -> dict[str, Any]:
+    """The columns of trends."""
+    instant, text, count = pl.Datetime("ms", "UTC"), pl.String, pl.Int64
+    return {
+        "schema_version": count,
+        **dict.fromkeys(("key_type", "key", "window"), text),
+        **dict.fromkeys(("starts_at", "ends_at"), instant),
+        "final": pl.Boolean,
+        "clock": instant,
+        **dict.fromkeys(("n_items", "n_clusters", "n_negative", "n_neutral", "n_positive", "n_copies"), count),
+        "mean_score": pl.Float64,
+        "stack": pl.Struct({"name": text, "digest": text}),
+        "rule_version": text,
+    }
+
+
+def _row(event: AlertEvent | TrendEvent) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in event.model_dump().items()}
 
 
 def _plain(value: Any) -> Any:

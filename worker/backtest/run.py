@@ -28,6 +28,7 @@ from worker.lives import fired_lives
 from worker.settings import EngineSettings, Settings
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
+from worker.surge.trends import TrendRecord
 
 WHOLE = Selection()
 
@@ -61,6 +62,7 @@ class Backtest:
         negatives: those of them that are negative.
         stacks: events by name and digest of what labelled them.
         alerts: every revision, pending ones too, in the order of the detector.
+        trends: the newest record of each window; none unless asked for.
         histories: of the keys that fired.
         overlap: with the training data.
         labelling: None where the events came labelled.
@@ -83,6 +85,7 @@ class Backtest:
     negatives: int
     stacks: Mapping[tuple[str, str], int]
     alerts: tuple[AlertEvent, ...]
+    trends: tuple[TrendRecord, ...]
     histories: Mapping[Key, History]
     overlap: Overlap
     labelling: Labelling | None
@@ -147,6 +150,7 @@ def run_backtest(
     *,
     selection: Selection = WHOLE,
     cache: Path | None = None,
+    trends: bool = False,
     make_engine: Callable[[EngineSettings], Engine] = load_engine,
     report: Report = tell_nobody,
 ) -> Backtest:
@@ -157,6 +161,7 @@ def run_backtest(
         settings: of the workers that are imitated. Whatever `idle_clock` is, time is the archive's.
         selection: what of the archive counts.
         cache: where labels are kept; `default_folder()` without it.
+        trends: whether windows are counted, which takes some time.
         make_engine: makes what labels; not called for events that are labelled.
         report: told how far it is.
 
@@ -168,7 +173,7 @@ def run_backtest(
     """
     now = datetime.now(UTC)
     with open_archive(paths, settings, now, selection=selection, cache=cache, make_engine=make_engine) as told:
-        course = Course(settings.rules, told.partitions, now)
+        course = Course(settings.rules, told.partitions, now, trends=trends)
         course.follow(told.tell(report))
         return _conclude(told.archive, course, settings, paths, told.labelling())
 
@@ -197,6 +202,7 @@ def _conclude(
         negatives=course.histories.negatives,
         stacks=dict(course.stacks),
         alerts=tuple(course.alerts),
+        trends=tuple(course.trends.values()),
         histories={key: course.histories.by_key[str(key)] for key in fired},
         overlap=find_overlap(*_texts_of(archive), stack, settings.engine),
         labelling=labelling,

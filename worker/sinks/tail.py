@@ -1,10 +1,10 @@
-"""Following labels and alerts as they are committed. Reads without a group, so that any number may look."""
+"""Following labels, alerts and trends as they are committed. Reads without a group, so that any number may look."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from schemas.events import AlertEvent, AlertStatus, LabelledEvent
+from schemas.events import AlertEvent, AlertStatus, LabelledEvent, TrendEvent
 from worker.codec import decode_event
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
@@ -51,6 +51,12 @@ def decode_output(settings: Settings, record: Record) -> LabelledEvent | AlertEv
     if record.topic == settings.topic_names.alerts:
         return decode_event(AlertEvent, record)
     return decode_event(LabelledEvent, record)
+
+
+async def follow_trends(settings: Settings, *, from_start: bool, stop: asyncio.Event) -> AsyncIterator[TrendEvent]:
+    """Trends as they are committed, until ``stop``."""
+    async for record in follow(settings, [Place(settings.topic_names.trends, 0)], from_start=from_start, stop=stop):
+        yield decode_event(TrendEvent, record)
 
 
 async def read_active(settings: Settings) -> list[AlertEvent]:

@@ -1,11 +1,20 @@
-"""Labels and alerts as people read them in a terminal. Pure: events in, rich text out."""
+"""Labels, alerts and trends as people read them in a terminal. Pure: events in, rich text out."""
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from schemas.events import AlertEvent, AlertKind, AlertStatus, Evidence, KeyType, LabelledEvent, format_instant
+from schemas.events import (
+    AlertEvent,
+    AlertKind,
+    AlertStatus,
+    Evidence,
+    KeyType,
+    LabelledEvent,
+    TrendEvent,
+    format_instant,
+)
 from worker.surge.keys import NEGATIVE, Target
 
 COLOURS = {"negative": "red", "neutral": "bright_black", "positive": "green"}
@@ -41,17 +50,31 @@ def _minute(event: LabelledEvent) -> str:
     return event.clock.strftime("%a %d %b %H:%M")
 
 
-def name_key(alert: AlertEvent) -> str:
+def name_key(event: AlertEvent | TrendEvent) -> str:
     """The key as people know it, such as ``HRVL`` or ``the whole market``."""
-    if alert.key_type is KeyType.market:
+    if event.key_type is KeyType.market:
         return "the whole market"
-    return printable(alert.key.removeprefix("symbol:") if alert.key_type is KeyType.entity else alert.key)
+    return printable(event.key.removeprefix("symbol:") if event.key_type is KeyType.entity else event.key)
 
 
-def describe_key(alert: AlertEvent) -> str:
+def describe_key(event: AlertEvent | TrendEvent) -> str:
     """The key with its kind, such as ``entity HRVL`` or ``the whole market``."""
-    name = name_key(alert)
-    return name if alert.key_type is KeyType.market else f"{alert.key_type.value} {name}"
+    name = name_key(event)
+    return name if event.key_type is KeyType.market else f"{event.key_type.value} {name}"
+
+
+def render_trend(trend: TrendEvent) -> Text:
+    """One line: the window, the mean score, stories and the negative ones among them, copies, key."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{trend.starts_at:%a %d %b %H:%M} {trend.window} ", "dim")
+    if trend.mean_score is None:
+        line.append(f"{'':5} ")
+    else:
+        colour = "negative" if trend.mean_score < 0 else "positive" if trend.mean_score > 0 else "neutral"
+        line.append(f"{trend.mean_score:+.2f} ", COLOURS[colour])
+    line.append(f"{trend.n_clusters:>4} stories {trend.n_negative:>4} negative {trend.n_copies:>4} copies  ")
+    line.append(describe_key(trend), "magenta")
+    return line
 
 
 def name_hits(alert: AlertEvent) -> str:
