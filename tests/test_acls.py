@@ -23,10 +23,11 @@ def test_only_whoever_makes_topics_may_and_only_owners_write_outputs() -> None:
     assert [duty for duty in Duty if any("Create" in grant.operations for grant in grants[duty])] == [Duty.topics]
     writers = {
         name: [duty for duty in Duty if any("Write" in each.operations for each in grants[duty] if each.name == name)]
-        for name in ("desk.labelled", "desk.alerts", "desk.surge-state")
+        for name in ("desk.labelled", "desk.alerts", "desk.surge-state", "desk.actions")
     }
     assert writers == {
         "desk.labelled": [Duty.labeller], "desk.alerts": [Duty.detector], "desk.surge-state": [Duty.detector],
+        "desk.actions": [Duty.responder],
     }  # fmt: skip
 
 

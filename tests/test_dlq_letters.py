@@ -17,9 +17,10 @@ from worker.dlq.letters import (
     describe_whole,
     parse_condition,
 )
-from worker.dlq.tables import Survey, printable, render_letter, render_survey
+from worker.dlq.tables import Survey, render_letter, render_survey
 from worker.errors import Rejected
 from worker.records import Record
+from worker.sinks.terminal import printable
 
 AT = datetime(2026, 3, 5, 8, 30, tzinfo=UTC)
 

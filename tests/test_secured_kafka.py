@@ -231,7 +231,12 @@ async def test_with_exactly_their_acls_all_duties_are_done(secured: Secured, pre
     await bring_an_alert(settings(Duty.notifier), Writer(settings(Duty.detector).kafka, "test"))
     status = await read_status(viewer, datetime.now(UTC))
     assert [partition.lag.records for partition in status.partitions] == [0, 0]
-    for arguments, duty in (("dlq list", Duty.viewer), ("dlq redrive", Duty.redrive)):
+    for arguments, duty in (
+        ("dlq list", Duty.viewer),
+        ("dlq redrive", Duty.redrive),
+        ("alerts silence key=x --for 1h --comment x --by x", Duty.responder),
+        ("alerts silences", Duty.viewer),
+    ):
         environment = environment_for(secured, prefix, sasl_username=duty) | {"STACKNORM_GROUP_PREFIX": "group"}
         found, said = await command(arguments, environment)
         assert found == 0, said

@@ -53,3 +53,18 @@ def test_later_revisions_and_the_end_take_one_line_each():
 def test_the_market_is_called_by_its_name():
     market = FIRING.model_copy(update={"key_type": KeyType.market, "key": "global"})
     assert describe_key(market) == "the whole market"
+
+
+def test_what_a_feed_wrote_in_an_alert_is_no_markup_and_steers_no_terminal():
+    story = FIRING.evidence[0].model_copy(update={"title": "[Update] shares [/b] fall \x1b[2J", "source": "[red]wire"})
+    changes = {"evidence": (story,), "key_type": KeyType.source, "key": "[/wire]\x1b[1m"}
+    box = shown(render_alert(FIRING.model_copy(update=changes)))
+    for part in (r"[Update] shares [/b] fall \x1b[2J", "[red]wire", r"source [/wire]\x1b[1m"):
+        assert part in box
+    assert "\x1b" not in box
+
+
+def test_an_end_stands_above_the_box_of_an_alert_shown_whole():
+    whole = shown(render_alert(RESOLVED, whole=True))
+    assert whole.startswith("■ resolved: entity HRVL")
+    assert "Harrow & Vale shares fall" in whole

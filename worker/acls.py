@@ -18,6 +18,7 @@ class Duty(StrEnum):
     feed = "feed"
     subscriber = "subscriber"
     viewer = "viewer"
+    responder = "responder"
     redrive = "redrive"
     notifier = "notifier"
     topics = "topics"
@@ -28,8 +29,10 @@ MEANINGS: Mapping[Duty, str] = MappingProxyType(
         Duty.labeller: "`run --only labeller`",
         Duty.detector: "`run --only detector`",
         Duty.feed: "`feed`, and any producer of raw news",
-        Duty.subscriber: "any consumer of labels and alerts that reads partitions by number, without a group",
-        Duty.viewer: "`check`, `topics describe`, `status`, `tail`, `dlq list`, `dlq show`, `dlq export`",
+        Duty.subscriber: "any consumer of labels, alerts and actions that reads partitions by number, without a group",
+        Duty.viewer: "`check`, `topics describe`, `status`, `tail`, `alerts list`, `alerts show`, `alerts silences`, "
+        "`dlq list`, `dlq show`, `dlq export`",
+        Duty.responder: "all of `alerts`",
         Duty.redrive: "`dlq redrive`",
         Duty.notifier: "`notify`",
         Duty.topics: "`topics create`",
@@ -52,8 +55,9 @@ _TOPICS: Mapping[Duty, Mapping[str, tuple[str, ...]]] = {
     },
     Duty.detector: {"labelled": READ, "progress": READ, "alerts": WRITE, "surge_state": READ + WRITE},
     Duty.feed: {"raw": WRITE},
-    Duty.subscriber: {"labelled": READ, "alerts": READ},
-    Duty.viewer: {"raw": READ, "labelled": READ, "alerts": READ, "dead": READ, "surge_state": READ},
+    Duty.subscriber: {"labelled": READ, "alerts": READ, "actions": READ},
+    Duty.viewer: dict.fromkeys(("raw", "labelled", "dead", "alerts", "actions", "surge_state"), READ),
+    Duty.responder: {"alerts": READ, "actions": READ + WRITE},
     Duty.redrive: {"raw": WRITE, "dead": READ + WRITE},
     Duty.notifier: {"alerts": READ, "actions": READ, "notify_state": READ + WRITE},
     Duty.topics: dict.fromkeys(_ALL, ("Create",)),

@@ -46,6 +46,9 @@ class Actions:
         if len(self._actions) >= 2 * self._swept_to:
             self._sweep()
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._actions)
+
     def get(self, action_id: str) -> AlertAction | None:
         """The action of this id; None where there is none, or it was undone."""
         return self._actions.get(action_id)

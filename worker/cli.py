@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from stacknorm.errors import StacknormError
 from worker.acls import MEANINGS, Duty, list_grants, render_commands, render_table
+from worker.alerts.cli import alerts_app
 from worker.backtest.cli import backtest
 from worker.console import err, out, read_settings, read_settings_of_a_running_system
 from worker.dlq.cli import dlq_app
@@ -37,6 +39,7 @@ feed_app = typer.Typer(help="Send news to the raw topic.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(feed_app, name="feed")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(alerts_app, name="alerts")
 app.command()(backtest)
 app.command()(replay)
 app.command()(notify)
@@ -54,7 +57,7 @@ def main() -> None:
     try:
         app()
     except (WorkerError, StacknormError) as error:
-        err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, Misconfigured) else 1)
 
 

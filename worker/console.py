@@ -1,12 +1,15 @@
 """What every command does at its edges: where it prints, and how it comes by its settings."""
 
+import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import typer
 from rich.console import Console
 
 from worker.settings import Settings, load_settings
+
+_LENGTH = re.compile("".join(rf"(?:([0-9]{{1,6}}){unit})?" for unit in "wdhm"))
 
 PIPE_WIDTH = 120  # where there is no terminal to ask
 
@@ -22,6 +25,19 @@ def read_time(text: str) -> datetime:
     """
     at = datetime.fromisoformat(text)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def read_length(text: str) -> timedelta:
+    """A length of time such as ``90m``, ``2h``, ``1d12h`` or ``2w``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _LENGTH.fullmatch(text)
+    if match is None or not text:
+        raise ValueError(f"{text!r} is no length of time: write 90m, 2h, 1d12h or 2w")
+    weeks, days, hours, minutes = (int(number or 0) for number in match.groups())
+    return timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes)
 
 
 def read_settings(context: typer.Context) -> Settings:

@@ -17,6 +17,7 @@ from schemas.events import format_instant
 from worker.codec import to_instant
 from worker.dlq.letters import Identity, Letter, read_text
 from worker.dlq.redrive import Fate, RedriveRules, Tally
+from worker.sinks.terminal import printable
 
 SHOWN_CHARS = 4000
 
@@ -66,11 +67,6 @@ class Survey:
             }
             for (kind, topic), count in sorted(self.counts.items(), key=lambda pair: -pair[1].letters)
         ]
-
-
-def printable(text: str) -> str:
-    """Text in which what steers a terminal, or hides, is written as an escape; line ends and tabs stay."""
-    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
 
 
 def _line(text: str) -> Text:

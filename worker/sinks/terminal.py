@@ -55,21 +55,26 @@ def is_worth_a_line(alert: AlertEvent) -> bool:
 def render_alert(alert: AlertEvent, *, whole: bool = False) -> RenderableType:
     """A box that says what happened, against what was expected, and by which stories.
 
-    Later revisions take one line, unless ``whole``; so does the end.
+    Later revisions take one line, unless ``whole``; so does the end, which stands above the box if ``whole``.
     """
     if alert.status is AlertStatus.resolved:
-        return Text(
+        end = Text(
             f"■ resolved: {describe_key(alert)} at {alert.ends_at:%a %d %b %H:%M} "
             f"({str(alert.resolve_reason).replace('_', ' ')}), {alert.n_negative} negative stories in all",
             "green",
         )
+        return Group(end, _box(alert)) if whole else end
     if alert.revision > 1 and not whole:
         strength = f"W {alert.W:.1f} / h {alert.h:.1f}"
         return Text(f"● still firing: {describe_key(alert)}, {alert.n_negative} negative stories, {strength}", "yellow")
+    return _box(alert)
+
+
+def _box(alert: AlertEvent) -> Panel:
     what = "Negative news surges" if alert.kind is AlertKind.negative_surge else "Much more news, bad among it"
     return Panel(
         Group(_sentence(alert), _evidence_table(alert.evidence), _small_print(alert)),
-        title=f"[bold]ALERT  {what}: {describe_key(alert)}",
+        title=Text(printable(f"ALERT  {what}: {describe_key(alert)}"), "bold"),
         title_align="left",
         border_style="bold red",
     )
@@ -93,8 +98,10 @@ def _evidence_table(evidence: tuple[Evidence, ...]) -> Table:
     table.add_column(overflow="ellipsis", no_wrap=True)
     table.add_column(style="dim", no_wrap=True, min_width=28)
     for story in evidence[:EVIDENCE_SHOWN]:
-        copies = f" +{story.copies}" if story.copies else ""
-        table.add_row(f"{story.received_at:%H:%M}", f"{story.score:+.2f}", story.title, f"{story.source[:18]}{copies}")
+        source = f"{story.source[:18]}{f' +{story.copies}' if story.copies else ''}"
+        table.add_row(
+            f"{story.received_at:%H:%M}", f"{story.score:+.2f}", Text(printable(story.title)), Text(printable(source))
+        )
     return table
 
 
@@ -105,3 +112,8 @@ def _small_print(alert: AlertEvent) -> Text:
         f"alert {alert.alert_id}, evidence since {format_instant(alert.first_clock)}",
         "dim",
     )
+
+
+def printable(text: str) -> str:
+    """Text in which what steers a terminal, or hides, is written as an escape; line ends and tabs stay."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
