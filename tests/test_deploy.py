@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from worker.broker import LOCK_FILE
+from worker.notify.plan import load_plan, render_plan
 from worker.settings import Settings, describe_settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -30,7 +31,7 @@ def test_every_setting_in_compose_and_dockerfile_is_one_of_ours():
 
 
 def test_workers_run_without_rights():
-    for name in ("labeller", "detector", "topics"):
+    for name in ("labeller", "detector", "notifier", "topics"):
         service = COMPOSE["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -45,3 +46,9 @@ def test_secrets_come_from_files_that_are_mounted():
         named = [value.removeprefix("/run/secrets/") for value in service["environment"].values() if "/run/" in value]
         assert set(named) == set(service["secrets"]) <= set(SECURED["secrets"])
     assert "deploy/secrets/" in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+
+
+def test_the_example_of_routes_is_right_and_the_docs_say_what_it_means():
+    plan = load_plan(DEPLOY / "routes.toml", COMPOSE["services"]["notifier"]["environment"])
+    said = (DEPLOY.parent / "docs" / "notify.md").read_text()
+    assert "\n".join(render_plan(plan)) in said

@@ -218,6 +218,31 @@ async def test_slack_has_one_message_an_alert_over_a_restart(world: Deployment) 
     assert second.json["ts"] == "1700000000.000001"
 
 
+async def test_an_alert_of_a_digest_gets_a_message_of_its_own_when_it_ends(world: Deployment) -> None:
+    world.storm = 1
+    async with Receiver(slack=True) as receiver:
+        slack = {"kind": "slack", "token": {"env": "TOKEN"}, "channel": "C1", "base_url": receiver.url}
+        async with world.courier(receiver, **slack):
+            await world.publish(make_alert("a", W=20.0), make_alert("b"), make_alert("c"))
+            await until(lambda: len(receiver.taken) == 1)
+            world.ahead = seconds(601)
+            await until(lambda: len(receiver.taken) == 2)
+            await world.publish(make_alert("b", 2, ended=True))
+            await until(lambda: len(receiver.taken) == 3)
+    assert [each.path for each in receiver.taken] == ["/chat.postMessage"] * 3
+    assert receiver.taken[1].json["text"] == "2 more alerts"
+
+
+async def test_an_incoming_webhook_of_slack_hears_of_the_first_and_the_last_revision_alone(world: Deployment) -> None:
+    async with Receiver() as receiver, world.courier(receiver, kind="slack"):
+        for revision in (1, 2, 3):
+            await world.publish(make_alert("a", revision, ended=revision == 3))
+            await until(lambda revision=revision: len(receiver.taken) == (1 if revision < 3 else 2))
+            while await world.lag():
+                await asyncio.sleep(POLL_SECONDS)
+    assert [each.json["text"].split(":")[0] for each in receiver.taken] == ["Negative news surges", "Resolved"]
+
+
 async def test_alertmanager_is_told_every_minute_that_an_alert_goes_on_also_while_it_is_acknowledged(
     world: Deployment,
 ) -> None:

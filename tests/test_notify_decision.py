@@ -276,6 +276,18 @@ def test_while_a_receiver_is_down_only_the_newest_revision_of_each_alert_is_kept
     assert (ledger.next_offset(100), ledger.oldest_owed()) == (1, NOW + seconds(1))
 
 
+def test_a_receiver_that_is_far_behind_is_not_given_more_but_what_only_goes_on_is_no_backlog() -> None:
+    ledger = Ledger("desk", [ROUTE], {}, most_owed=2)
+    ledger.take(make_alert("a"), 0, NOW)
+    assert not ledger.is_full
+    ledger.take(make_alert("b"), 1, NOW)
+    assert ledger.is_full
+    for each in ledger.review(NOW, Actions()):
+        ledger.sent(each)
+    assert not ledger.is_full
+    assert len(list(ledger.firing())) == 2
+
+
 def test_what_is_silenced_holds_no_offset_back_and_comes_when_the_silence_ends_over_a_restart() -> None:
     actions = silenced(NOW + seconds(60))
     ledger = Ledger("desk", [ROUTE], {})

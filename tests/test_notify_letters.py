@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from notifying import NOW, make_alert, news, tell
 from schemas.events import AlertEvent
 from worker.notify.alertmanager import AlertmanagerChannel
-from worker.notify.letters import Delivered, Refused, Reply, TryAgain, idempotency_key, read_status
+from worker.notify.letters import Delivered, Refused, Reply, TryAgain, idempotency_key, read_status, retry_after
 from worker.notify.slack import SlackApp, SlackWebhook, escape, render, render_digest
 from worker.notify.webhook import SIGNATURE_HEADER, WebhookChannel, sign
 from worker.notify.wording import summary
@@ -223,6 +223,12 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(asked: str, seconds: float 
     answer = read_status(Reply(503, {"retry-after": asked}, b""), NOW)
     assert isinstance(answer, TryAgain)
     assert answer.after_seconds == seconds
+
+
+@given(st.text() | st.from_regex(r"Thu, 05 Mar [0-9]{1,9} 09:00:30 [+-][0-9]{1,30}"))
+def test_no_wish_of_a_receiver_is_taken_for_a_time_in_the_past(asked: str) -> None:
+    wait = retry_after(Reply(503, {"retry-after": asked}, b""), NOW)
+    assert wait is None or wait >= 0
 
 
 def test_a_refusal_is_logged_with_the_beginning_of_the_answer_on_one_line() -> None:

@@ -73,7 +73,7 @@ def test_a_bundle_of_its_own_labels_where_one_is_given():
 
 @pytest.mark.parametrize(
     ("prefix", "problem"),
-    [("news.", r"names live topics \(news.alerts, .* must not touch"), ("new s", r"--output-prefix 'new s': String")],
+    [("news.", r"names live topics \(.*news.alerts, .* must not touch"), ("new s", r"--output-prefix 'new s': String")],
 )
 def test_an_output_prefix_that_cannot_be_is_refused(prefix, problem):
     with pytest.raises(Misconfigured, match=problem):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from notifying import Receiver, make_alert
 from processes import Fleet, environment_of
 from secured_broker import KEY_PASSWORD, PASSWORD, Secured, run_secured
 from worker.acls import Duty, Grant, list_grants, render_commands
@@ -23,7 +24,10 @@ from worker.feeds.jsonl import open_feed
 from worker.kafka.admin import create_topics, describe_topics
 from worker.kafka.connection import Place, await_broker
 from worker.kafka.reader import LogReader
+from worker.kafka.sink import Writer
 from worker.kafka_settings import KafkaSettings
+from worker.notify.plan import make_plan
+from worker.notify.process import bring
 from worker.records import OutRecord
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
@@ -181,6 +185,27 @@ async def carry_out_until_written(duty: Duty, settings: Settings, reader: LogRea
     await running
 
 
+async def bring_an_alert(settings: Settings, writer: Writer) -> None:
+    """Notify a receiver of one alert, and have it written down."""
+    await await_broker(settings.kafka)
+    await require_topics(settings)
+    await writer.start()
+    alert = make_alert()
+    await writer.write([OutRecord(settings.topic_names.alerts, b"a-1", alert.to_json(), 0)])
+    await writer.stop()
+    stop = asyncio.Event()
+    async with Receiver() as receiver:
+        webhook = {"name": "desk", "kind": "webhook", "url": receiver.url}
+        plan = make_plan({"receiver": [webhook], "route": [{"receiver": "desk"}]}, {})
+        bringing = asyncio.create_task(bring(settings, plan, [Vitals("desk")], stop))
+        async with asyncio.timeout(30):
+            while not receiver.taken and not bringing.done():  # noqa: ASYNC110 -- the receiver tells no one
+                await asyncio.sleep(0.1)
+        stop.set()
+        await bringing
+    assert receiver.keys == ["a-1:1"]
+
+
 async def test_with_exactly_their_acls_all_duties_are_done(secured: Secured, prefix: str) -> None:
     for duty in Duty:
         await allow(secured, duty, list_grants(duty, settings_of(secured, prefix)))
@@ -203,6 +228,7 @@ async def test_with_exactly_their_acls_all_duties_are_done(secured: Secured, pre
             assert Place(topics.dead, 0) in await reader.read_last([Place(topics.dead, 0)])
         last = await subscriber.read_last([Place(topics.labelled, 0)])
         assert b"Acme beats" in (last[Place(topics.labelled, 0)].value or b"")
+    await bring_an_alert(settings(Duty.notifier), Writer(settings(Duty.detector).kafka, "test"))
     status = await read_status(viewer, datetime.now(UTC))
     assert [partition.lag.records for partition in status.partitions] == [0, 0]
     for arguments, duty in (

@@ -1,5 +1,6 @@
 """Alerts reach every receiver, whatever fails on the way: receivers, and the process that sends to them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from notifying import Receiver, make_alert
 from processes import Fleet
 from schemas.events import AlertAction, AlertEvent
 from trial_settings import load_trial_settings
+from worker.broker import LocalBroker
 from worker.kafka.admin import create_topics
 from worker.kafka.sink import Writer
 from worker.records import OutRecord
@@ -18,7 +20,7 @@ from worker.settings import Settings
 
 pytestmark = pytest.mark.kafka
 
-PATIENCE_SECONDS = 60.0
+AWAY_SECONDS = 20.0
 
 
 class Desk:
@@ -115,6 +117,34 @@ async def test_every_alert_arrives_though_the_receiver_is_down_and_the_notifier_
     for receiver in (sick, well):
         assert {f"a-{n}:2" for n in range(15)} <= set(receiver.keys)  # their ends too
     assert len(well.keys) - len(set(well.keys)) <= 3  # a repeat for each letter that was under way at a kill, at most
+
+
+@pytest.mark.slow
+async def test_a_broker_that_goes_and_comes_back_is_waited_for(prefix: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        broker = stack.enter_context(LocalBroker(report=print))
+        desk = await stack.enter_async_context(open_desk(broker.bootstrap, prefix, tmp_path))
+        receiver = await stack.enter_async_context(Receiver())
+
+        async def knows(key: str) -> bool:
+            return key in receiver.keys
+
+        desk.start("notifier", webhook("desk", receiver.url))
+        await desk.publish(make_alert("a"))
+        await desk.fleet.await_that("the first has arrived", partial(knows, "a:1"))
+        receiver.mood = "hang"
+        await desk.publish(make_alert("b"))
+        await desk.fleet.await_that("the second is under way", partial(was_seen, receiver, "hang"))
+        broker.kill()
+        receiver.mood = "fine"
+        await asyncio.sleep(AWAY_SECONDS)
+        await asyncio.to_thread(broker.restart)
+        await desk.publish(make_alert("a", 2, ended=True), make_alert("c"))
+        for key in ("b:1", "a:2", "c:1"):
+            await desk.fleet.await_that(f"{key} has arrived", partial(knows, key))
+        assert desk.fleet.terminate("notifier") == 0
+    assert receiver.keys.count("a:1") == 1
+    assert len(receiver.keys) <= 5  # what was sent while nothing could be written down may come again
 
 
 async def was_seen(receiver: Receiver, mood: str) -> bool:

@@ -172,7 +172,7 @@ class Courier:
         """Without what this kind of receiver is never told; those that failed least come first."""
         told = []
         for news in strongest_first(owed):
-            if self._desk.channel.revises or news.is_new or news.ended:
+            if self._desk.channel.revises or news.is_new or news.is_end:
                 told.append(news)
             else:
                 self._ledger.pass_by(news)
@@ -206,6 +206,7 @@ class Courier:
     async def _deliver_digest(self, owed: Sequence[News]) -> None:
         storm, now = self._desk.storm, self._desk.now()
         if storm is None or not storm.is_digest_due(now):
+            self._digest = ()
             return
         if not self._digest:  # the same until it has arrived, so that its key is the same
             self._digest = tuple(news for news in owed if storm.is_over(news.alert.alert_id))
@@ -228,7 +229,8 @@ class Courier:
             if isinstance(answer, Refused):
                 self._ledger.pass_by(news)
                 continue
-            self._ledger.sent(news, answer.reference, grouped=grouped)
+            own = not grouped and news.told.reference is None  # a digest is no alert's own message, nor is a reply
+            self._ledger.sent(news, answer.reference if own else None, grouped=grouped)
             if self._desk.storm is not None and news.is_new and not grouped:
                 self._desk.storm.count(self._desk.now())
         counter = NOTIFY_REFUSED if isinstance(answer, Refused) else NOTIFIED

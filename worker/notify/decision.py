@@ -179,8 +179,13 @@ class News:
 
     @property
     def ended(self) -> bool:
-        """Whether it is the end of the alert."""
+        """Whether the alert is over."""
         return self.alert.status is AlertStatus.resolved
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the receiver hears for the first time that the alert is over."""
+        return self.ended and self.told.status is not AlertStatus.resolved
 
     @property
     def is_new(self) -> bool:

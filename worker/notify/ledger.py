@@ -7,7 +7,7 @@ from datetime import datetime
 from schemas.events import AlertEvent, AlertStatus
 from worker.notify.decision import UNTOLD, Decision, News, Outcome, People, Route, Told, choose_route, decide
 
-MAX_LIVE = 10_000  # a receiver that is behind with more is not given more
+MAX_OWED = 10_000  # alerts; a receiver that is behind with more is not given more
 MAX_TOLD = 20_000
 
 
@@ -24,8 +24,11 @@ class Live:
 class Ledger:
     """Of each alert the newest revision, and what the receiver was told. Owned by the loop of that receiver."""
 
-    def __init__(self, receiver: str, routes: Sequence[Route], told: Mapping[str, Told]) -> None:
+    def __init__(
+        self, receiver: str, routes: Sequence[Route], told: Mapping[str, Told], most_owed: int = MAX_OWED
+    ) -> None:
         self._receiver = receiver
+        self._most_owed = most_owed
         self._routes = routes
         self._told = dict(told)
         self._live: dict[str, Live] = {}
@@ -33,8 +36,8 @@ class Ledger:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read for now."""
-        return len(self._live) >= MAX_LIVE
+        """Whether no more should be read for now: too much of what was read is still to be sent."""
+        return sum(live.offset is not None for live in self._live.values()) >= self._most_owed
 
     def told(self, alert_id: str) -> Told:
         """What the receiver knows of an alert."""

@@ -94,7 +94,7 @@ def retry_after(reply: Reply, now: datetime) -> float | None:
         return float(asked[:9])
     try:
         at = parsedate_to_datetime(asked)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
 

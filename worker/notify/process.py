@@ -55,36 +55,35 @@ async def serve(settings: Settings, plan: Plan) -> None:
     settings = settings.model_copy(update={"kafka": client})
     stop = stop_on_signals()
     vitals = [Vitals(f"receiver {address.receiver.name}") for address in plan.addresses]
-    async with (
-        serve_health(settings.http.host, settings.http.port, _checks_of(vitals)) as port,
-        AsyncExitStack() as stack,
-    ):
+    async with serve_health(settings.http.host, settings.http.port, _checks_of(vitals)) as port:
         receivers = [address.receiver.name for address in plan.addresses]
         log.info("notify.starting", receivers=receivers, instance=settings.instance, http_port=port)
-        await await_broker_or_stop(settings, stop)
+        await _await_broker_or_stop(settings, stop)
         if not stop.is_set():
             await require_topics(settings)
-            await _bring(settings, plan, vitals, stop, stack)
+            await bring(settings, plan, vitals, stop)
     log.info("notify.stopped")
 
 
-async def _bring(
-    settings: Settings, plan: Plan, vitals: Sequence[Vitals], stop: asyncio.Event, stack: AsyncExitStack
-) -> None:
+async def bring(settings: Settings, plan: Plan, vitals: Sequence[Vitals], stop: asyncio.Event) -> None:
+    """Bring alerts to all receivers until ``stop``; ``vitals`` are theirs.
+
+    Raises:
+        WorkerError: what only a restart or a person mends.
+    """
     actions, known = Actions(), asyncio.Event()
     couriers = []
-    for address, each in zip(plan.addresses, vitals, strict=True):
-        post = await stack.enter_async_context(open_post_to(plan, address))
-        backoff = Backoff(address.receiver.max_backoff_seconds)
-        desk = Desk(address.receiver.name, make_channel(address), post, _make_storm_cap(address), backoff)
-        couriers.append(Courier(settings, plan.routes, actions, desk, each))
-    loops = [_run_when_known(courier, known, stop) for courier in couriers]
-    await run_until_all(
-        stop, follow_actions(settings, actions, known, stop), _watch_couriers(couriers, vitals, stop), *loops
-    )
+    async with AsyncExitStack() as stack:
+        for address, each in zip(plan.addresses, vitals, strict=True):
+            post = await stack.enter_async_context(open_post_to(plan, address))
+            backoff = Backoff(address.receiver.max_backoff_seconds)
+            desk = Desk(address.receiver.name, make_channel(address), post, _make_storm_cap(address), backoff)
+            couriers.append(Courier(settings, plan.routes, actions, desk, each))
+        following, watching = follow_actions(settings, actions, known, stop), _watch_couriers(couriers, vitals, stop)
+        await run_until_all(stop, following, watching, *(_run_when_known(courier, known, stop) for courier in couriers))
 
 
-async def await_broker_or_stop(settings: Settings, stop: asyncio.Event) -> None:
+async def _await_broker_or_stop(settings: Settings, stop: asyncio.Event) -> None:
     """Wait until a broker answers, or it is time to stop."""
     waiting = asyncio.create_task(await_broker(settings.kafka))
     stopping = asyncio.create_task(stop.wait())
