@@ -238,7 +238,7 @@ async def test_an_incoming_webhook_of_slack_hears_of_the_first_and_the_last_revi
         for revision in (1, 2, 3):
             await world.publish(make_alert("a", revision, ended=revision == 3))
             await until(lambda revision=revision: len(receiver.taken) == (1 if revision < 3 else 2))
-            while await world.lag():
+            while await world.lag():  # noqa: ASYNC110 -- it waits for a broker
                 await asyncio.sleep(POLL_SECONDS)
     assert [each.json["text"].split(":")[0] for each in receiver.taken] == ["Negative news surges", "Resolved"]
 

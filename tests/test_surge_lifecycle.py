@@ -6,8 +6,18 @@ from typing import Any
 import pytest
 from scipy.stats import nbinom
 
-from schemas.events import AlertEvent, AlertStatus, ItemStatus, KeyType, LabelledEvent, ResolveReason, Severity
+from schemas.events import (
+    AlertEvent,
+    AlertStatus,
+    ItemStatus,
+    KeyType,
+    LabelledEvent,
+    NewsItem,
+    ResolveReason,
+    Severity,
+)
 from surge_streams import DAY_SECONDS, STACK, START, WALL, event, stream
+from worker.codec import similarity_keys
 from worker.detector import detect
 from worker.surge.baseline import Baseline
 from worker.surge.copies import Cluster
@@ -432,3 +442,45 @@ def test_another_target_is_watched_beside_bad_news():
     both = alerts_of(background(8) + burst(LEARNED, 20), targets=targets)
     alone = alerts_of(background(8) + burst(LEARNED, 20))
     assert [alert.W for alert in both] == [alert.W for alert in alone]
+
+
+# Near copies
+
+
+def reworded(seconds: float, words: str, *symbols: str) -> LabelledEvent:
+    (key,) = similarity_keys([NewsItem(title=words)])
+    told = event(round(seconds), seconds, symbols=symbols, title=words, source=f"s{round(seconds) % 3}", topic="other")
+    return told.model_copy(update={"similarity_key": key})
+
+
+def fired_on(key: str, *items: LabelledEvent) -> bool:
+    events = sorted([*stream(background(8)), *items], key=lambda each: each.clock)
+    events = [
+        each.model_copy(update={"input": each.input.model_copy(update={"offset": n})}) for n, each in enumerate(events)
+    ]
+    return any(alert.key == key for alert in detect(Rules(), events, emitted_at=WALL))
+
+
+BODY = " ".join(f"word{n}" for n in range(40))
+
+
+def test_the_same_story_in_other_words_of_others_is_one_piece_of_evidence():
+    again = [reworded(LEARNED + 60 * n, f"{BODY} wire{n}", "ACME") for n in range(30)]
+    other = [reworded(LEARNED + 60 * n, " ".join(f"w{n}x{k}" for k in range(40)), "ACME") for n in range(30)]
+    assert not fired_on(ENTITY, *again)
+    assert fired_on(ENTITY, *other)
+
+
+def test_a_text_that_names_another_company_is_no_copy_however_alike():
+    filings = [reworded(LEARNED + 60 * n, f"{BODY} form{n}", f"C{n}") for n in range(30)]
+    assert fired_on("global", *filings)
+    unnamed = [reworded(LEARNED + 60 * n, f"{BODY} form{n}") for n in range(30)]
+    assert not fired_on("global", *unnamed)
+
+
+def test_a_crowded_window_is_shorter_and_forgets_its_oldest_stories_first():
+    again = burst(LEARNED, 30, title="acme sinks")
+    chatter = [(LEARNED + 300 + n * 600.0 + k, {"symbols": ()}) for n in range(30) for k in range(3)]
+    items = background(8) + again + [(s, {**told, "negative": False}) for s, told in chatter]
+    assert not firing(alerts_of(items))
+    assert firing(alerts_of(items, max_window_stories=2))

@@ -100,7 +100,7 @@ class Detector:
             self._merge.start(number, Position(labelled, progress), marked_clock_ms)
             self._raw_next_offset[number] = raw
         self._merge.advance(frontier["clock_ms"])
-        self._shard.restore(frontier["totals"], records.items(), frontier["clock_ms"])
+        self._shard.restore(frontier["totals"], records.items())
         self._trends.restore(frontier.get("trends") if self._counts_trends else None, records.items())
         self._written_bound_ms = self._merge.bound_ms()
 

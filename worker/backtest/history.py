@@ -86,6 +86,7 @@ class Histories:
         self._banks = Banks(rules)
         self._tests: dict[str, _Test] = {}
         self.by_key: defaultdict[str, History] = defaultdict(History)
+        self._newest_seq = 0
         self.stories = 0
         self.negatives = 0
         self.keyed_negatives = 0
@@ -100,7 +101,8 @@ class Histories:
         for name, value in changed:
             if name.startswith(CLUSTER_PREFIX):
                 cluster = unpack_cluster(name.removeprefix(CLUSTER_PREFIX), STATE.open(name, value))
-                if not cluster.copies:  # else it was known before this record
+                if cluster.seq > self._newest_seq:  # else it was known before this record
+                    self._newest_seq = cluster.seq
                     self._add_story(cluster, keys)
 
     def _note_timers(self, keys: list[tuple[str, bytes]]) -> None:

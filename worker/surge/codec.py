@@ -4,6 +4,7 @@ Names start with ``k:`` or ``c:``. Numbers survive the round trip bit for bit, w
 go on exactly.
 """
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,6 +110,8 @@ def pack_cluster(cluster: Cluster) -> tuple[object, ...]:
         cluster.fold,
         cluster.seq,
         cluster.clock_ms,
+        urlsafe_b64encode(cluster.signature).decode(),
+        cluster.entities,
         cluster.copies,
         cluster.keys,
         None
@@ -131,11 +134,12 @@ def pack_cluster(cluster: Cluster) -> tuple[object, ...]:
 
 def unpack_cluster(cluster_id: str, fields: Sequence[Any]) -> Cluster:
     """The cluster from its record."""
-    fold, seq, clock_ms, copies, keys, told = fields
+    fold, seq, clock_ms, signature, entities, copies, keys, told = fields
     story = None
     if told is not None:
         item_id, title, url, source, score, received_at_ms, topic, partition, offset, degraded, status = told
         ref = InputRef(topic=topic, partition=partition, offset=offset)
         status = None if status is None else ItemStatus(status)
         story = Story(item_id, title, url, source, score, received_at_ms, ref, degraded, status)
-    return Cluster(cluster_id, fold, seq, clock_ms, copies, tuple(keys), story)
+    place = (cluster_id, fold, seq, clock_ms, urlsafe_b64decode(signature), tuple(entities))
+    return Cluster(*place, copies, tuple(keys), story)

@@ -1,16 +1,19 @@
 """Story clusters: a story and its copies are one piece of evidence.
 
-A copy has the same title, but for case, punctuation and spacing, and the same ``similarity_key`` as a story whose
-first mention is at most a window old.
+A copy says a story whose first mention is at most a window old again: in the same title and words, or in almost the
+same words (`worker.surge.similar`) of an entity of the story's, where both name any.
 """
 
 import re
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from unicodedata import normalize
 
 from schemas.events import InputRef, ItemStatus
 from worker.labelled import News
+from worker.surge.similar import Neighbours
 
 MAX_TITLE = 512
 """Characters looked at and kept: NFKC can grow text 18-fold, and is quadratic in runs of combining marks."""
@@ -41,17 +44,68 @@ class Story:
 class Cluster:
     """A story and the number of its copies; ``story`` is kept where it is negative on any key, ``keys`` are those.
 
-    ``seq`` orders clusters as the merge did. ``holders`` counts the keys whose evidence it is; it is not in the state.
+    ``seq`` orders clusters as the merge did. ``fold``, ``signature`` and ``entities`` tell its copies; they are empty
+    once its window has ended. ``holders`` counts the keys whose evidence it is; it is not in the state.
     """
 
     id: str
     fold: str
     seq: int
     clock_ms: int
+    signature: bytes = b""
+    entities: tuple[str, ...] = ()
     copies: int = 0
     keys: tuple[str, ...] = ()
     story: Story | None = None
     holders: int = 0
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether its window has not ended."""
+        return bool(self.fold)
+
+
+class Window:
+    """The clusters that copies are folded into, oldest first: those of some hours, and no more than ``most``.
+
+    Owned by one thread.
+    """
+
+    def __init__(self, least_likeness: float, most: int) -> None:
+        self._most = most
+        self._clusters: deque[Cluster] = deque()
+        self._by_fold: dict[str, Cluster] = {}
+        self._neighbours: Neighbours[Cluster] = Neighbours(least_likeness)
+
+    @property
+    def oldest(self) -> Cluster | None:
+        """The one whose window ends first."""
+        return self._clusters[0] if self._clusters else None
+
+    def find(self, fold: str, signature: bytes, entities: Collection[str]) -> Cluster | None:
+        """The cluster that an item is a copy of."""
+        same = self._by_fold.get(fold)
+        if same is not None or not signature:
+            return same
+        alike = self._neighbours.find(signature)
+        apart = alike is not None and alike.entities and entities and not set(alike.entities) & set(entities)
+        return None if apart else alike
+
+    def add(self, cluster: Cluster) -> Cluster | None:
+        """A cluster begins; the oldest, if there is no room for both."""
+        self._clusters.append(cluster)
+        self._by_fold[cluster.fold] = cluster
+        self._neighbours.add(cluster)
+        return self.end_oldest() if len(self._clusters) > self._most else None
+
+    def end_oldest(self) -> Cluster:
+        """Take the oldest out: what comes is no copy of it."""
+        cluster = self._clusters.popleft()
+        if self._by_fold.get(cluster.fold) is cluster:
+            del self._by_fold[cluster.fold]
+        self._neighbours.remove(cluster)
+        cluster.fold, cluster.signature, cluster.entities = "", b"", ()
+        return cluster
 
 
 def normalise_title(title: str) -> str:

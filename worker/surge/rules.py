@@ -117,6 +117,8 @@ class Rules:
         max_run_days: Age at which a run ends, so that its baseline and evidence do not grow stale.
         forget_key_days: A key without a cluster for so long is forgotten.
         copy_window_hours: How long after its first mention a story's copies are known as such.
+        copy_likeness: Share of words that a copy and its story have in common (Jaccard similarity).
+        max_window_stories: Stories whose copies are known; more of them in a window make it shorter.
         max_silence_hours: Exposure stands still when the whole feed has been silent for longer.
         share_prior_mean: The market's negative share before there are data.
         share_prior_clusters: How many clusters a key's parent share weighs in its own.
@@ -146,6 +148,8 @@ class Rules:
     max_run_days: float = 45.0
     forget_key_days: float = 90.0
     copy_window_hours: float = 24.0
+    copy_likeness: float = 0.8
+    max_window_stories: int = 200_000
     max_silence_hours: float = 6.0
     share_prior_mean: float = 0.25
     share_prior_clusters: float = 20.0

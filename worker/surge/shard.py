@@ -3,7 +3,6 @@
 Owns the state and knows which parts of it changed. Knows nothing of partitions, offsets and transactions.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,7 @@ from worker.surge.codec import (
     pack_cluster,
     unpack_cluster,
 )
-from worker.surge.copies import Cluster, first_mention, fold_key, revise_story
+from worker.surge.copies import Cluster, Window, first_mention, fold_key, revise_story
 from worker.surge.exposure import Exposures
 from worker.surge.keys import MARKET, Key, Mention, Mentions, Target, is_hit, make_key, name_key
 from worker.surge.learning import Learning
@@ -44,6 +43,7 @@ from worker.surge.lifecycle import (
 from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Level, Moment, readings
+from worker.surge.similar import read_signature
 from worker.surge.store import Keys
 from worker.surge.timers import Timers
 from worker.surge.trends import Trends
@@ -73,16 +73,15 @@ class Shard:
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
         self._clusters: dict[str, Cluster] = {}
-        self._by_fold: dict[str, Cluster] = {}
         self._by_item: dict[str, Cluster] = {}
         self._firing: dict[str, None] = {}
         self._waiting: dict[str, None] = {}
-        self._window: deque[Cluster] = deque()
+        self._window = Window(rules.copy_likeness, rules.max_window_stories)
         self._timers = Timers()
         self._dirty: dict[str, None] = {}
 
-    def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]], clock_ms: int) -> None:
-        """Take the state over from ``totals()``, and from the newest record of each name, as of a merge clock."""
+    def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]]) -> None:
+        """Take the state over from ``totals()``, and from the newest record of each name."""
         self._seq, exposure_ms, last_clock_ms, stack, epoch, since_ms, heard_ms, *others = totals
         self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
@@ -101,12 +100,9 @@ class Shard:
             self._hold(state.cited())
             if state.firing is not None:
                 self._firing[name] = None
-        self._window.extend(sorted(self._clusters.values(), key=lambda cluster: cluster.seq))
-        while self._window and self._window[0].clock_ms + self._window_ms < clock_ms:
-            self._window.popleft()
-        self._by_fold = {cluster.fold: cluster for cluster in self._window}
-        told = (cluster for cluster in self._clusters.values() if cluster.story is not None)
-        for cluster in sorted(told, key=lambda cluster: cluster.seq):
+        for cluster in sorted(self._clusters.values(), key=lambda cluster: cluster.seq):
+            if cluster.takes_copies:
+                self._window.add(cluster)
             self._note_item(cluster)
 
     def totals(self) -> list[Any]:
@@ -153,16 +149,19 @@ class Shard:
             return self._revise_story(told, event, clock_ms, emitted_at)
         if event.abstained or event.status is ItemStatus.withdrawn:
             return []
-        fold = fold_key(event.title, event.similarity_key)
-        known = self._by_fold.get(fold)
+        fold, signature = fold_key(event.title, event.similarity_key), read_signature(event.similarity_key)
         mentions = self._mentions.of(event)
+        entities = tuple([mention.name for mention in mentions if mention.type is KeyType.entity])
+        known = self._window.find(fold, signature, entities)
         if self._trends is not None:
             self._trends.count(mentions, event, clock_ms, copy=known is not None)
         if known is not None:
             self._add_copy(known)
             return []
         keys = self._keys_of(event, mentions)
-        cluster = self._open_cluster(event, fold, tuple(name_key(key) for key, hit in keys if hit), clock_ms)
+        hits = tuple([name_key(key) for key, hit in keys if hit])
+        cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature, entities)
+        self._open_cluster(cluster, event, hits)
         revisions = [
             self._add_cluster(key, hit, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
             for key, hit in keys
@@ -231,16 +230,16 @@ class Shard:
                 count_copy(state, cluster)
                 self._dirty[KEY_PREFIX + name] = None
 
-    def _open_cluster(self, event: News, fold: str, hits: tuple[str, ...], clock_ms: int) -> Cluster:
-        cluster = Cluster(event.event_id, fold, self._seq, clock_ms)
+    def _open_cluster(self, cluster: Cluster, event: News, hits: tuple[str, ...]) -> None:
         if hits:
             cluster.keys = hits
             cluster.story = first_mention(event, clock_of(event.received_at))
             self._note_item(cluster)
-        self._clusters[cluster.id] = self._by_fold[fold] = cluster
-        self._window.append(cluster)
+        self._clusters[cluster.id] = cluster
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
-        return cluster
+        crowded_out = self._window.add(cluster)
+        if crowded_out is not None:
+            self._leave_window(crowded_out)
 
     def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
         name, now = name_key(key), context.now
@@ -356,16 +355,16 @@ class Shard:
 
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         """Fire the first timer below a clock: its instant and the revisions; None if there is none."""
-        window_ms = self._window[0].clock_ms + self._window_ms if self._window else limit_ms
+        oldest = self._window.oldest
+        window_ms = limit_ms if oldest is None else oldest.clock_ms + self._window_ms
         fired = self._fire_key(min(window_ms, limit_ms), emitted_at)
         if fired is None and window_ms < limit_ms:
-            self._end_window(self._window.popleft())
+            self._leave_window(self._window.end_oldest())
             return window_ms, []
         return fired
 
-    def _end_window(self, cluster: Cluster) -> None:
-        if self._by_fold.get(cluster.fold) is cluster:
-            del self._by_fold[cluster.fold]
+    def _leave_window(self, cluster: Cluster) -> None:
+        self._dirty[CLUSTER_PREFIX + cluster.id] = None
         self._drop_unused(cluster)
 
     def _fire_key(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
@@ -477,7 +476,7 @@ class Shard:
             self._drop_unused(cluster)
 
     def _drop_unused(self, cluster: Cluster) -> None:
-        if cluster.holders or self._by_fold.get(cluster.fold) is cluster:
+        if cluster.holders or cluster.takes_copies:
             return
         del self._clusters[cluster.id]
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
