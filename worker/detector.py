@@ -279,7 +279,7 @@ def run_through(
     last = max((event.clock for events in partitions for event in events), default=None)
     if last is None:
         return
-    end = last + timedelta(hours=rules.max_frozen_hours * run_out, milliseconds=1)
+    end = last + timedelta(days=run_out, hours=rules.max_frozen_hours * run_out, milliseconds=1)
     for number, events in enumerate(partitions):
         for offset, event in enumerate(events):
             detector.add_event(number, offset, event)
