@@ -27,7 +27,9 @@ NAMES = {
 
 
 def draw_week(weights: Sequence[int]) -> Iterator[str]:
-    """A line for each day, a block for each hour; the tallest is the busiest of the week."""
+    """A line for each day, a block for each hour; the tallest is the busiest of the week. None of a flat one."""
+    if len(set(weights)) == 1:
+        return
     most = max(weights)
     yield f"     {'0':<6}{'6':<6}{'12':<6}18    UTC"
     for day, name in enumerate(DAYS):
