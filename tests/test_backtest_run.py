@@ -36,7 +36,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(week: Path, tmp_path_factory: pytest.TempPathFactory) -> Backtest:
-    return backtest(week, folder=tmp_path_factory.mktemp("labels"))
+    return backtest(week, folder=tmp_path_factory.mktemp("labels"), trends=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,12 @@ def test_live_workers_write_the_same_alerts_byte_for_byte(found, live):
     assert len(found.lives) >= 3
     assert {alert.status for alert in found.alerts} == set(AlertStatus)
     assert told(found.alerts) == told(live.alerts)
+
+
+def test_live_workers_write_the_same_trends_byte_for_byte(found, live):
+    newest = {trend.record_key: trend for trend in live.trends}
+    assert len(newest) > 1000
+    assert {trend.key.decode(): trend.event for trend in found.trends} == newest
 
 
 def test_the_events_that_live_workers_wrote_give_the_same_alerts_again(found, live, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from schemas.events import Progress, StackRef
 from verify import Marked, Outputs, Placed, Violation, detach, expect, find_violations
+from worker.detector import run_through
 from worker.deterministic import DeterministicEngine
 from worker.surge.rules import Rules
 from workload import make_workload
@@ -32,6 +33,20 @@ def _expect(topic: str) -> Outputs:
 
 def _whats(violations: list[Violation]) -> list[str]:
     return [violation.what for violation in violations]
+
+
+def test_trends_are_compared_where_they_are_read(expected: Outputs) -> None:
+    told = tuple(
+        trend.event
+        for batch in run_through(Rules(), [placed.event for placed in expected.labelled[:20]], emitted_at=MUCH_LATER,
+                                 run_out=True, trends=True)
+        for trend in batch.trends
+    )  # fmt: skip
+    full = replace(expected, trends=told)
+    altered = told[-1].model_copy(update={"n_copies": told[-1].n_copies + 1})
+    assert _whats(find_violations(full, full)) == []
+    assert _whats(find_violations(replace(full, trends=told[:-1]), full)) == ["lost"]
+    assert _whats(find_violations(replace(full, trends=(*told[:-1], altered)), full)) == ["altered"]
 
 
 def test_outputs_that_differ_in_wall_clocks_alone_are_right(expected: Outputs) -> None:
