@@ -35,7 +35,7 @@ def test_copies_change_no_alert():
 
 @pytest.mark.parametrize(
     ("trial", "word"),
-    [(Trial(14, 10.0, 1), "13.5 stories"), (Trial(10, 10.0, 2), "2 alerts"), (Trial(None, 10.0, 0), "1 missed")],
+    [(Trial(14, 10.0, 1), "13.5 stories"), (Trial(10, 10.0, 2), "2 alerts"), (Trial(120, 10.0, 0), "1 of 2 had none")],
 )
 def test_a_missed_bar_is_said(trial, word):
     measured, _, met = spell_trials([trial, Trial(13, 10.0, 1)])

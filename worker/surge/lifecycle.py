@@ -260,8 +260,7 @@ def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules, exposure
 def _quiet_ms(run: Run, last: Moment, rules: Rules) -> int:
     """Exposure without a negative cluster that ends an alert.
 
-    While a surge goes on, a gap of c mean gaps has the chance e^-c, so seven of them are seen once in a thousand
-    clusters.
+    While a surge goes on, a gap of c mean gaps has the chance e^-c: one of ten comes once in 22,000 clusters.
     """
     mean_gap_ms = (last.exposure_ms - run.first.exposure_ms) / max(run.negatives - 1, 1)
     return round(max(rules.quiet_hours * HOUR_MS, rules.quiet_gaps * mean_gap_ms))

@@ -141,7 +141,7 @@ class Rules:
     active_days: float = 14.0
     resolve_below: float = 0.4
     quiet_hours: float = 6.0
-    quiet_gaps: float = 7.0
+    quiet_gaps: float = 10.0
     severity_ratios: tuple[float, float] = (1.5, 2.5)
     model_changed_days: float = 14.0
     max_frozen_hours: float = 48.0
