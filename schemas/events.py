@@ -329,7 +329,6 @@ class AlertEvent(Event):
     severity: Severity | None = None
     p_value: Probability | None = None
     chance_a_day: Annotated[Measure, Field(ge=0)] | None = None
-    key_name: str | None = None
     target: str | None = None
     inhibited_by: tuple[AlertRef, ...] = ()
     inhibits: tuple[AlertRef, ...] = ()

@@ -89,6 +89,12 @@ def test_a_stretch_begins_at_its_start_and_ends_before_its_end(tmp_path):
         read(tmp_path / "news.jsonl", selection=Selection(datetime(2030, 1, 1, tzinfo=UTC)))
 
 
+def test_an_archive_of_which_no_row_is_an_item_says_what_is_wrong_with_the_first(tmp_path):
+    path = write_lines(tmp_path / "news.jsonl", ['{"title": "t", "at": "2026-03-01T00:00:00Z"}'] * 3)
+    with pytest.raises(BadArchive, match=r"3 left out, the first: .*needs the time at which it was known"):
+        read(path, selection=Selection(skips_bad=True))
+
+
 def test_another_column_may_say_when_an_item_was_known(tmp_path):
     line = '{"title": "t", "published_at": "2026-03-01T00:00:00Z", "received_at": "2026-03-02T00:00:00Z"}'
     (found,) = read(write_lines(tmp_path / "news.jsonl", [line]), selection=Selection(time_column="received_at"))

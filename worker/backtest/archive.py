@@ -130,6 +130,8 @@ def _read_news(rows: Iterable[_Row], selection: Selection, rules: InputRules) ->
             if not selection.skips_bad:
                 raise
             left_out.append(str(bad))
+    if left_out and not lines:
+        raise BadArchive(f"no row is an item: {len(left_out):,} left out, the first: {left_out[0]}")
     lines.sort(key=lambda timed: timed[0])  # stable: what is of one instant stays in the order of the files
     return News(tuple(line for _, line in lines), tuple(left_out)) if lines else None
 

@@ -100,7 +100,7 @@ def _alert_schema(pl: ModuleType) -> dict[str, Any]:
         **dict.fromkeys(("expected", "ratio", "R", "W", "h", "budget"), measure),
         "severity": text,
         **dict.fromkeys(("p_value", "chance_a_day"), measure),
-        **dict.fromkeys(("key_name", "target"), text),
+        "target": text,
         **dict.fromkeys(("inhibited_by", "inhibits"), other),
         "quality": pl.List(text),
         "baseline": pl.Struct({"a": measure, "b": measure, "share": measure, "learning": pl.Boolean}),
