@@ -53,7 +53,7 @@ class Keys:
     def get(self, name: str) -> KeyState | None:
         """The state of a key, to be changed in place; None where it is unknown."""
         state = self._states.get(name)
-        if type(state) is not bytes:
+        if not isinstance(state, bytes):
             return state
         found = self._states[name] = self._open(name, state)
         self._hot[name] = _Record(state, self._is_young(found), found.alert is not None)
@@ -79,7 +79,7 @@ class Keys:
     def seal(self, name: str) -> bytes | None:
         """The record of a key, None where it is gone."""
         state = self._states.get(name)
-        if type(state) is bytes:
+        if isinstance(state, bytes):
             return state
         if state is None:
             return None
@@ -99,6 +99,11 @@ class Keys:
             assert value is not None, f"key {name} was never sealed"
             self._states[name] = value
 
+    def meet(self, name: str, clock_ms: int) -> KeyState | None:
+        """As ``get``, for an event at this clock: None where the key is forgotten by then."""
+        state = self.get(name)
+        return None if state is None or self.is_forgotten(state, clock_ms) else state
+
     def is_forgotten(self, state: KeyState, clock_ms: int) -> bool:
         """Whether a key has been idle for so long that it is as one never met."""
         return state.last_clock_ms + self._forget_ms < clock_ms and state.is_idle()
@@ -113,7 +118,7 @@ class Keys:
             if name is None:
                 return
             state = self._states[name]
-            found = self._open(name, state) if type(state) is bytes else state
+            found = self._open(name, state) if isinstance(state, bytes) else state
             assert isinstance(found, KeyState)
             if self.is_forgotten(found, clock_ms):
                 self._drop(name)
