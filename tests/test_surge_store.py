@@ -106,4 +106,5 @@ def test_a_key_met_again_later_than_its_time_is_a_new_one_before_any_sweep(late_
     keys = Keys(Rules(), STATE)
     state = idle(0)
     keys["a"] = state
-    assert keys.is_forgotten(state, 90 * DAY_MS + late_ms) is (late_ms > 0)
+    assert keys.meet("a", 90 * DAY_MS + late_ms) is (None if late_ms > 0 else state)
+    assert keys.get("a") is state

@@ -288,9 +288,7 @@ class Shard:
 
     def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
-        state = self.keys.get(name)
-        if state is not None and self.keys.is_forgotten(state, now.clock_ms):
-            state = None
+        state = self.keys.meet(name, now.clock_ms)
         epoch = self.learning.epoch
         if state is None or (state.epoch != epoch and state.alert is None):
             cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)

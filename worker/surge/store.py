@@ -104,6 +104,11 @@ class Keys:
             assert value is not None, f"key {name} was never sealed"
             self._states[name] = value
 
+    def meet(self, name: str, clock_ms: int) -> KeyState | None:
+        """As ``get``, for an event at this clock: None where the key is forgotten by then."""
+        state = self.get(name)
+        return None if state is None or self.is_forgotten(state, clock_ms) else state
+
     def is_forgotten(self, state: KeyState, clock_ms: int) -> bool:
         """Whether a key has been idle for so long that it is as one never met."""
         return state.last_clock_ms + self._forget_ms < clock_ms and state.is_idle()
