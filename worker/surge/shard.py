@@ -162,11 +162,14 @@ class Shard:
         hits = tuple([name_key(key) for key, hit in keys if hit])
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature, entities)
         self._open_cluster(cluster, event, hits)
-        revisions = [
-            self._add_cluster(key, hit, cluster, event.source, self._context(key.type, clock_ms, emitted_at))
-            for key, hit in keys
-        ]
-        return [revision for revision in revisions if revision is not None]
+        learning = self.learning.at(self.exposures.flat.total_ms)
+        revisions: list[AlertEvent] = []
+        for key, hit in keys:
+            state = self._add_cluster(key, hit, cluster, event.source)
+            if hit and (state.alert is not None or not learning):
+                context = self._context(key.type, clock_ms, emitted_at)
+                revisions += self._add_negative(key, state, cluster, context)
+        return revisions
 
     def _keys_of(self, event: News, mentions: Sequence[Mention]) -> list[tuple[Key, bool]]:
         """The keys of an item for each target, and whether the item is a hit there: one of those watched for."""
@@ -241,8 +244,8 @@ class Shard:
         if crowded_out is not None:
             self._leave_window(crowded_out)
 
-    def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str, context: Context) -> AlertEvent | None:
-        name, now = name_key(key), context.now
+    def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str) -> KeyState:
+        name, now = name_key(key), Moment(cluster.clock_ms, self.exposures.of(key.type).total_ms)
         state = self._state_of(name, now)
         state.last_clock_ms = now.clock_ms
         note_source(state, source, now.exposure_ms, cluster.seq if hit else None)
@@ -250,11 +253,7 @@ class Shard:
         if state.firing is None:
             state.baseline.add(now.exposure_ms, hit, self.rules)
         self._dirty[KEY_PREFIX + name] = None
-        if not hit or (context.learning and state.alert is None):
-            return None
-        revision = self._add_negative(key, state, cluster, context)
-        self._schedule(name, key, state)
-        return revision
+        return state
 
     def _schedule(self, name: str, key: Key, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
@@ -316,16 +315,17 @@ class Shard:
         fired = None if state.firing is None else state.firing.fired
         return self.exposures.of(Key.parse(name).type).total_ms if fired is None else fired.exposure_ms
 
-    def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> AlertEvent | None:
+    def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> list[AlertEvent]:
         before = state.cited()
         join(state, cluster, context.now, self._level(key, state))
         if state.firing is None:
             self._test(key, state, context.now)
         after = state.cited()
         self._hold(after - before)
-        revision = None if state.alert is None else self._revise(key, state, state.alert, context)
+        revisions = [] if state.alert is None else [self._revise(key, state, state.alert, context)]
         self._release(before - after)
-        return revision
+        self._schedule(name_key(key), key, state)
+        return revisions
 
     def _test(self, key: Key, state: KeyState, now: Moment) -> None:
         """Open an alert where a chart has crossed its threshold, and let it fire where the evidence is enough."""
