@@ -66,6 +66,15 @@ def test_a_watchlist_counts_an_item_once_and_is_hit_where_one_of_its_members_is(
     assert "banks" in hits(event(0, 0, symbols=(), topic="markets"), banks)
 
 
+def test_a_member_of_which_nothing_is_said_alone_is_hit_by_the_item_beside_one_of_which_something_is():
+    banks = Watchlist("banks", entities=("symbol:A", "symbol:B"), topics=("markets",))
+    entities = (say("A", negative=False), Entity(id="B", scheme="symbol"))
+    beside = event(0, 0, topic="other").model_copy(update={"entities": entities})
+    assert hits(beside, banks) >= {"symbol:B", "banks"}
+    topic = event(0, 0, topic="markets").model_copy(update={"entities": entities[:1]})
+    assert hits(topic, banks) >= {"markets", "banks"}
+
+
 def test_any_label_of_a_task_can_be_watched():
     item = event(0, 0, negative=False, topic="fraud")
     assert hits(item, target=Target("topic", "fraud")) == {"global", "wire", "fraud", "symbol:ACME"}

@@ -124,16 +124,18 @@ class Mentions:
         entities = _entities_of(event)
         found += entities.values()
         if self._by_entity or self._by_topic:
-            found += self._watched(entities, topic)
+            found += self._watched(entities, topic, event.sentiment)
         return found
 
-    def _watched(self, entities: Mapping[str, Mention], topic: str | None) -> Iterable[Mention]:
+    def _watched(self, entities: Mapping[str, Mention], topic: str | None, whole: Said | None) -> Iterable[Mention]:
+        """Of a member of which nobody said anything alone, what the item says as a ``whole`` is said."""
+        said = () if whole is None else (whole,)
         found: dict[str, Mention] = {}
         for name in self._by_topic.get(topic or "", ()):
-            found.setdefault(name, Mention(KeyType.watchlist, name))
+            found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += said
         for entity, mention in entities.items():
             for name in self._by_entity.get(entity, ()):
-                found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += mention.sentiments
+                found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += mention.sentiments or said
         return found.values()
 
 
