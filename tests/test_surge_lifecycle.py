@@ -378,6 +378,16 @@ def test_a_story_that_is_taken_back_is_counted_off_and_shown_as_such(status):
     assert said.revision == alerts[alerts.index(said) - 1].revision + 1
 
 
+def test_the_copies_of_a_story_that_is_taken_back_are_counted_off_with_it():
+    items = background(8) + burst(LEARNED, 12)
+    again = [(LEARNED + 12 * 600 + n, {"title": "acme sinks", "source": "wire"}) for n in range(4)]
+    told = sorted(items + again, key=lambda item: item[0])
+    first = next(n for n, (_, options) in enumerate(told) if "title" in options)
+    alerts = revised(told, taken_back(first, LEARNED + 13 * 600, ItemStatus.withdrawn))
+    assert [(alert.n_negative, alert.n_copies) for alert in alerts[-2:]] == [(12, 0), (12, 0)]
+    assert revised(told)[-1].n_copies == 3
+
+
 def test_a_correction_that_is_as_bad_changes_the_words_and_no_count():
     items = background(8) + burst(LEARNED, 12)
     word = taken_back(numbers_of_the_burst(items)[5], LEARNED + 12 * 600, ItemStatus.corrected)

@@ -197,11 +197,12 @@ def severity(alert: Alert, rules: Rules) -> Severity:
 
 
 def take_back(state: KeyState, cluster: Cluster, *, whole: bool) -> None:
-    """A negative cluster is none any more; ``whole``: it never was. A run keeps its beginning."""
+    """A negative cluster is none any more, nor are its copies; ``whole``: it never was. A run keeps its beginning."""
     for run in state.counting():
         if cluster.seq >= run.first_seq:
             run.negatives -= 1
             run.clusters -= whole
+            run.copies -= cluster.copies
 
 
 def is_spent(state: KeyState, alert: Alert, bank: Bank, rules: Rules, now: Moment) -> bool:
