@@ -279,6 +279,19 @@ def test_the_baseline_learns_on_while_an_alert_is_pending_and_is_frozen_while_it
     assert usual_after("s0") > 1.5 * usual_after("wire")
 
 
+def test_an_alert_began_with_the_story_that_it_says_even_where_a_later_burst_lets_it_fire():
+    usual = [(half_day * 12 * HOUR, {"source": "s1"}) for half_day in range(40)]
+    chatter = [(19 * DAY_SECONDS + n * HOUR, {"source": f"s{n}", "negative": False}) for n in range(4)]
+    slow = burst(20 * DAY_SECONDS, 20, gap=2 * HOUR, source="s1")
+    end = 20 * DAY_SECONDS + 40 * HOUR
+    fast = burst(end, 8, gap=1, source="s1") + burst(end + 8, 3, gap=1, source="s2")
+    alerts = alerts_of(background(23) + usual + chatter + slow + fast)
+    assert firing(alerts)[0].R == 32
+    assert firing(alerts)[0].n_negative == 29
+    assert {alert.first_clock for alert in alerts} == {alerts[0].first_clock}
+    assert all(alert.first_clock <= alert.starts_at <= alert.detected_at for alert in alerts)
+
+
 # The end
 
 

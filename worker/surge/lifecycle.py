@@ -180,11 +180,14 @@ def open_alert(state: KeyState, alert_id: str, kind: AlertKind, run: Run, now: M
 
 
 def fire(state: KeyState, alert: Alert, kind: AlertKind, run: Run, now: Moment) -> None:
-    """Let an alert fire on a run with enough evidence. The charts are not reset: they tell when it is over."""
-    if run.first_seq != alert.run.first_seq:
+    """Let an alert fire on a run with enough evidence. The charts are not reset: they tell when it is over.
+
+    A run that began since the alert did is part of its own, and says nothing of how it began.
+    """
+    if run.first_seq != alert.run.first_seq and run.first.clock_ms <= alert.started.clock_ms:
         alert.run, alert.evidence = replace(run), _evidence_of(state, run)
     alert.kind, alert.fired = kind, now
-    alert.negatives_when_fired, alert.clusters_when_fired = run.negatives, run.clusters
+    alert.negatives_when_fired, alert.clusters_when_fired = alert.run.negatives, alert.run.clusters
     state.recent = []
 
 
