@@ -13,6 +13,7 @@ from tests.surge_streams import DAY_SECONDS, WALL, arrivals, at, stream
 from worker.backfill.run import Backfill, learn
 from worker.backtest.replay import Runs, replay_events
 from worker.detector import detect
+from worker.lives import fired_lives
 from worker.surge.rules import Rules
 
 AMPLITUDE = 0.8
@@ -80,11 +81,12 @@ class Cycle:
         return sum(KEYS_OF_A_STORY * (event.sentiment.label == "negative") for event in self.after if event.sentiment)
 
     def alerts_without(self) -> list[AlertEvent]:
-        """Those of a detector that has seen the days before."""
+        """Those that fire of a detector that has seen the days before."""
         alerts = detect(self.rules, self.events, emitted_at=WALL)
-        return [alert for alert in alerts if alert.revision == 1 and alert.detected_at >= self.after[0].clock]
+        fired = (life[0] for life in fired_lives(alerts))
+        return [alert for alert in fired if alert.detected_at >= self.after[0].clock]
 
     def alerts_with(self) -> list[AlertEvent]:
-        """Those of a detector that starts from the primer."""
+        """Those that fire of a detector that starts from the primer."""
         alerts = detect(self.learned.primer.apply(self.rules), self.after, emitted_at=WALL)
-        return [alert for alert in alerts if alert.revision == 1]
+        return [life[0] for life in fired_lives(alerts)]

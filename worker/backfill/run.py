@@ -25,6 +25,7 @@ from worker.engines import load_engine
 from worker.errors import Misconfigured
 from worker.feeds.jsonl import BadArchive
 from worker.labeller import Engine
+from worker.lives import fired_lives
 from worker.primer import ArchiveSpan, KeyPrior, Primer, Volume
 from worker.settings import EngineSettings, Settings
 from worker.surge.baseline import HOUR_MS
@@ -134,7 +135,7 @@ def _note_clocks(units: Iterable[Runs], clocks_ms: "array[int]") -> Iterator[Run
 
 
 def _count_alerts(course: Course) -> int:
-    return len({alert.alert_id for alert in course.alerts})
+    return len(fired_lives(course.alerts))
 
 
 def _round(baseline: tuple[float, float, float]) -> tuple[float, float, float]:
