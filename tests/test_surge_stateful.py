@@ -47,7 +47,7 @@ RULES = Rules(
     max_run_days=3,
     forget_key_days=4,
     copy_window_hours=6,
-    max_silence_hours=3,
+    max_silence_hours=1,
 )
 """Two stories raise an alert, and all that takes days takes hours."""
 
