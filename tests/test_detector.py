@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.events import AlertEvent, AlertKind, AlertStatus, LabelledEvent
+from schemas.events import AlertEvent, AlertKind, AlertStatus, ItemStatus, LabelledEvent
 from surge_streams import DAY_SECONDS, STACK, WALL, arrivals, at, event, mark, stream
 from worker.detector import Batch, Detector, Position, detect, read_stamp, run_through
 from worker.surge.exposure import Profile
@@ -332,3 +332,20 @@ def test_a_raw_record_repeated_after_a_restart_is_skipped():
     again = restored.step(10, WALL)
     assert again is not None
     assert [key for key, _ in again.changelog] == [b"frontier"]
+
+
+def test_which_of_an_items_stories_a_correction_is_of_does_not_depend_on_a_restart():
+    slow = [(DAY_SECONDS + i * 3600.0, {"source": SOURCES[i % 2], "topic": "x", "symbols": ("T3",)}) for i in range(40)]
+    calm = [(i * 1800.0, {"negative": False, "symbols": (), "topic": "z"}) for i in range(140)]
+    told = stream(slow + calm)
+    (number,) = [n for n, item in enumerate(told) if item.clock == at(DAY_SECONDS) and item.topic.label == "x"]
+    again = event(500, DAY_SECONDS + 3660, symbols=("T3",), topic="x", source="a")
+    word = event(501, DAY_SECONDS + 30 * 3600 + 60, status=ItemStatus.withdrawn)
+    others = [item.model_copy(update={"item_id": told[number].item_id}) for item in (again, word)]
+    items = sorted([*told, *others], key=lambda item: item.clock)
+    parts = split(items, 1, Random(0))
+    rules = replace(SENSITIVE, max_frozen_hours=48, quiet_gaps=20)
+    alone, _ = Log(parts, Random(1)).run(0.0, rules)
+    again_and_again, _ = Log(parts, Random(1)).run(0.4, rules)
+    assert any(alert.detected_at == word.clock for alert in alone)
+    assert [alert.to_json() for alert in again_and_again] == [alert.to_json() for alert in alone]

@@ -366,12 +366,12 @@ def taken_back(number: int, seconds: float, status: ItemStatus, **options: Any) 
     return later.model_copy(update={"item_id": f"item-{number}", "title": f"story {number} again"})
 
 
-def revised(items: list[tuple[float, dict[str, object]]], *words: LabelledEvent) -> list[AlertEvent]:
+def revised(items: list[tuple[float, dict[str, object]]], *words: LabelledEvent, **rules: Any) -> list[AlertEvent]:
     events = sorted([*stream(items), *words], key=lambda each: each.clock)
     events = [
         each.model_copy(update={"input": each.input.model_copy(update={"offset": n})}) for n, each in enumerate(events)
     ]
-    return [alert for alert in detect(Rules(), events, emitted_at=WALL, run_out=True) if alert.key == ENTITY]
+    return [alert for alert in detect(Rules(**rules), events, emitted_at=WALL, run_out=True) if alert.key == ENTITY]
 
 
 def numbers_of_the_burst(items: list[tuple[float, dict[str, object]]]) -> list[int]:
@@ -399,6 +399,18 @@ def test_the_copies_of_a_story_that_is_taken_back_are_counted_off_with_it():
     alerts = revised(told, taken_back(first, LEARNED + 13 * 600, ItemStatus.withdrawn))
     assert [(alert.n_negative, alert.n_copies) for alert in alerts[-2:]] == [(12, 0), (12, 0)]
     assert revised(told)[-1].n_copies == 3
+
+
+def test_what_is_taken_back_of_before_an_alert_fired_is_no_part_of_the_new_level():
+    items = background(20) + burst(LEARNED, 12, gap=300) + burst(LEARNED + 10 * DAY_SECONDS, 30, gap=60)
+    first_four = numbers_of_the_burst(items)[:4]
+    words = [taken_back(n, LEARNED + 2 * HOUR + n, ItemStatus.corrected, negative=False) for n in first_four]
+    rules = {"max_frozen_hours": 30, "quiet_hours": 40, "resolve_below": 0.001}
+    alone, torn = (revised(items, *said, **rules) for said in ([], words))
+    assert next(alert.resolve_reason for alert in torn if alert.resolve_reason) is ResolveReason.new_level
+    assert firing(torn)[0].n_negative == 5
+    assert torn[-1].alert_id == alone[-1].alert_id != torn[0].alert_id
+    assert torn[-1].baseline.a == alone[-1].baseline.a > 5
 
 
 def test_a_correction_that_is_as_bad_changes_the_words_and_no_count():

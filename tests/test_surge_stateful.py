@@ -43,11 +43,11 @@ RULES = Rules(
     guard_hours=1,
     quiet_hours=2,
     quiet_gaps=3,
-    max_frozen_hours=8,
+    max_frozen_hours=16,
     max_run_days=3,
     forget_key_days=4,
     copy_window_hours=6,
-    max_silence_hours=3,
+    max_silence_hours=1,
 )
 """Two stories raise an alert, and all that takes days takes hours."""
 
@@ -500,10 +500,10 @@ class Life(RuleBasedStateMachine):
         words = data.draw(st.sampled_from(self.model.stories[-12:])).item.words
         self._add(later_ms, **told | {"words": replace(words, title=f" {words.title.upper()}!")})
 
-    @rule(told=told_items, days=st.floats(0.05, 0.6))
-    def a_calm_time_passes(self, told: dict[str, Any], days: float) -> None:
-        for _ in range(int(days * 24)):
-            self._add(HOUR_MS, **told | {"negative": False, "words": None})
+    @rule(told=told_items, count=st.integers(1, 14), gap_ms=st.sampled_from([20 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS]))
+    def other_news_goes_on(self, told: dict[str, Any], count: int, gap_ms: int) -> None:
+        for _ in range(count):
+            self._add(gap_ms, **told | {"negative": False, "sure": False, "words": None})
 
     def _settle(self) -> None:
         """All that came is applied, and time is a millisecond beyond it."""

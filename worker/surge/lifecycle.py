@@ -206,6 +206,11 @@ def take_back(state: KeyState, cluster: Cluster, *, whole: bool) -> None:
             run.negatives -= 1
             run.clusters -= whole
             run.copies -= cluster.copies
+    alert = state.alert
+    before = alert is not None and alert.fired is not None and cluster.clock_ms <= alert.fired.clock_ms
+    if alert is not None and before and cluster.seq >= alert.run.first_seq:
+        alert.negatives_when_fired -= 1
+        alert.clusters_when_fired -= whole
 
 
 def is_spent(state: KeyState, alert: Alert, bank: Bank, rules: Rules, now: Moment) -> bool:

@@ -73,7 +73,7 @@ class Shard:
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
         self._clusters: dict[str, Cluster] = {}
-        self._by_item: dict[str, Cluster] = {}
+        self._by_item: dict[str, list[Cluster]] = {}
         self._firing: dict[str, None] = {}
         self._waiting: dict[str, None] = {}
         self._window = Window(rules.copy_likeness, rules.max_window_stories)
@@ -180,12 +180,13 @@ class Shard:
         ]
 
     def _find_told(self, event: News) -> Cluster | None:
-        """The negative story whose first mention this item corrects or takes back."""
-        return self._by_item.get(event.item_id) or self._by_item.get(event.supersedes or "")
+        """The negative story whose first mention this item corrects or takes back, the latest that the item told."""
+        told = self._by_item.get(event.item_id) or self._by_item.get(event.supersedes or "")
+        return None if told is None else told[-1]
 
     def _note_item(self, cluster: Cluster) -> None:
         if cluster.story is not None:
-            self._by_item[cluster.story.item_id] = cluster
+            self._by_item.setdefault(cluster.story.item_id, []).append(cluster)
 
     def _revise_story(self, cluster: Cluster, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
@@ -478,8 +479,11 @@ class Shard:
             return
         del self._clusters[cluster.id]
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
-        if cluster.story is not None and self._by_item.get(cluster.story.item_id) is cluster:
-            del self._by_item[cluster.story.item_id]
+        if cluster.story is not None:
+            told = self._by_item[cluster.story.item_id]
+            told.remove(cluster)
+            if not told:
+                del self._by_item[cluster.story.item_id]
 
 
 def _refer(key: Key, alert: Alert) -> AlertRef:
