@@ -126,7 +126,7 @@ class Writer:
         """An item of a usual day for each entry, which names these symbols too."""
         items = [self._item([*self._symbols(), *more]) for more in more_symbols]
         for n in range(len(items)):
-            if self.random.random() < COPY_SHARE and self._latest:
+            if self.random.random() < COPY_SHARE and self._latest and not more_symbols[n]:
                 story = self.random.choice(self._latest)
                 items[n] = story.model_copy(update={"source": self._source()})
             else:
