@@ -24,7 +24,7 @@ from worker.deterministic import DeterministicEngine
 from worker.labeller import label_unit
 from worker.records import Record
 from worker.surge.copies import fold_key
-from worker.surge.keys import keys_of
+from worker.surge.keys import Mentions
 from worker.tenure import MAX_DEAD_LETTER_BYTES, encode_runs
 from worker.topics import Topics
 from worker.units import Run, Unit
@@ -212,7 +212,7 @@ def test_a_hostile_record_is_read_or_refused_with_a_reason_and_soon(name: str, s
         written[:] = [len(each.value or b"") + len(each.key or b"") for each in encode_runs(runs, Topics())]
         for event in events:
             fold_key(event.title, event.similarity_key)
-            keys_of(event)
+            Mentions().of(event)
 
     assert measure(work) < LONGEST_SECONDS
     if refused is None:
