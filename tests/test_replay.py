@@ -59,7 +59,7 @@ def test_a_replay_reads_the_live_raw_topic_and_all_else_is_its_own():
     plan = Plan(replay, at(0), at(1), [])
     assert {spec.name for spec in plan.outputs} == {
         f"replay.{name}"
-        for name in ("labelled", "progress", "dead", "alerts", "actions", "notify-state", "surge-state")
+        for name in ("labelled", "progress", "dead", "alerts", "trends", "actions", "notify-state", "surge-state")
     }
     assert replay.labeller_group == "stacknorm-replay-20261124T120000-labeller"
     assert replay.detector_group == "stacknorm-replay-20261124T120000-detector"
