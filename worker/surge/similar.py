@@ -5,7 +5,9 @@ Massive Datasets, 3.4): two signatures that agree on all of one band are compare
 """
 
 from base64 import urlsafe_b64decode
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from operator import eq
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +20,10 @@ ROWS = 7
 BANDS = POSITIONS // ROWS
 """Nine bands of seven: an item with 0.8 of a story's words (Jaccard) is found nine times in ten, one with half of them
 one time in fifteen, and then it fails the comparison."""
+
+
+COMPARED_IN_A_BAND = 4
+"""The oldest; of forms that are filled in by the thousand, each with another name, nearly all agree on a band."""
 
 
 class Signed(Protocol):
@@ -53,24 +59,28 @@ class Neighbours(Generic[Story]):
 
     def __init__(self, least: float) -> None:
         self._least = least
-        self._by_band: dict[tuple[int, bytes], list[Story]] = {}
+        self._by_band: dict[tuple[int, bytes], deque[Story]] = {}
 
     def add(self, story: Story) -> None:
         """A story begins; later ones are compared with it until it is removed."""
         for band in _bands(story.signature):
-            self._by_band.setdefault(band, []).append(story)
+            self._by_band.setdefault(band, deque()).append(story)
 
     def remove(self, story: Story) -> None:
-        """It has left the window."""
+        """It has left the window; the oldest does."""
         for band in _bands(story.signature):
             stories = self._by_band[band]
-            stories.remove(story)
+            stories.popleft()
             if not stories:
                 del self._by_band[band]
 
     def find(self, signature: bytes) -> Story | None:
         """The story most alike, the earliest of several; None where none is alike enough."""
-        found = {story.seq: story for band in _bands(signature) for story in self._by_band.get(band, ())}
+        found = {
+            story.seq: story
+            for band in _bands(signature)
+            for story in islice(self._by_band.get(band, ()), COMPARED_IN_A_BAND)
+        }
         best: Story | None = None
         most = self._least
         for seq in sorted(found):
