@@ -5,9 +5,6 @@ Massive Datasets, 3.4): two signatures that agree on all of one band are compare
 """
 
 from base64 import urlsafe_b64decode
-from collections import deque
-from collections.abc import Iterator
-from itertools import islice
 from operator import eq
 from typing import Generic, Protocol, TypeVar
 
@@ -55,32 +52,41 @@ def likeness(one: bytes, other: bytes) -> float:
 
 
 class Neighbours(Generic[Story]):
-    """The stories of the window by the bands of their signatures. Owned by one thread."""
+    """The stories of the window by the bands of their signatures. Owned by one thread.
+
+    Hardly any band is shared by two stories, so the oldest of each stands by itself.
+    """
 
     def __init__(self, least: float) -> None:
         self._least = least
-        self._by_band: dict[tuple[int, bytes], deque[Story]] = {}
+        self._oldest: tuple[dict[bytes, Story], ...] = tuple({} for _ in range(BANDS))
+        self._later: tuple[dict[bytes, list[Story]], ...] = tuple({} for _ in range(BANDS))
 
     def add(self, story: Story) -> None:
         """A story begins; later ones are compared with it until it is removed."""
-        for band in _bands(story.signature):
-            self._by_band.setdefault(band, deque()).append(story)
+        for band, oldest, later in zip(_bands(story.signature), self._oldest, self._later, strict=False):
+            if band in oldest:
+                later.setdefault(band, []).append(story)
+            else:
+                oldest[band] = story
 
     def remove(self, story: Story) -> None:
         """It has left the window; the oldest does."""
-        for band in _bands(story.signature):
-            stories = self._by_band[band]
-            stories.popleft()
-            if not stories:
-                del self._by_band[band]
+        for band, oldest, later in zip(_bands(story.signature), self._oldest, self._later, strict=False):
+            if band not in later:
+                del oldest[band]
+                continue
+            oldest[band] = later[band].pop(0)
+            if not later[band]:
+                del later[band]
 
     def find(self, signature: bytes) -> Story | None:
         """The story most alike, the earliest of several; None where none is alike enough."""
-        found = {
-            story.seq: story
-            for band in _bands(signature)
-            for story in islice(self._by_band.get(band, ()), COMPARED_IN_A_BAND)
-        }
+        found: dict[int, Story] = {}
+        for band, oldest, later in zip(_bands(signature), self._oldest, self._later, strict=False):
+            if band in oldest:
+                found[oldest[band].seq] = oldest[band]
+                found.update((story.seq, story) for story in later.get(band, ())[: COMPARED_IN_A_BAND - 1])
         best: Story | None = None
         most = self._least
         for seq in sorted(found):
@@ -90,8 +96,7 @@ class Neighbours(Generic[Story]):
         return best
 
 
-def _bands(signature: bytes) -> Iterator[tuple[int, bytes]]:
-    if signature:
-        width = ROWS * BYTES_EACH
-        for band in range(BANDS):
-            yield band, signature[band * width : (band + 1) * width]
+def _bands(signature: bytes) -> list[bytes]:
+    """None of an item without a signature."""
+    width = ROWS * BYTES_EACH
+    return [signature[start : start + width] for start in range(0, BANDS * width, width)] if signature else []
