@@ -9,7 +9,6 @@ from worker.engines import load_engine
 from worker.errors import Misconfigured, WorkerError
 from worker.kafka.admin import describe_topics
 from worker.kafka.connection import Place
-from worker.primer import read_primer
 from worker.settings import Settings
 from worker.sinks.tail import open_reader
 from worker.topics import find_differences
@@ -76,12 +75,12 @@ def check_bundle(settings: Settings) -> Finding:
 def check_primer(settings: Settings) -> Finding:
     """The primer: that it can be read. A V far from the archive's is told, and no problem."""
     path = settings.surge.primer
-    if path is None:
-        return Finding("primer", "none: the detector learns for three days before it may fire")
     try:
-        primer = read_primer(path)
+        primer = settings.primer
     except Misconfigured as error:
         return Finding("primer", str(path), str(error))
+    if primer is None:
+        return Finding("primer", "none: the detector learns for three days before it may fire")
     detail = f"{path}, {len(primer.baselines):,} keys of stack {primer.stack.name}, digest {primer.stack.digest[:12]}"
     far = primer.judge_volume(settings.surge.negatives_a_day)
     return Finding("primer", detail if far is None else f"{detail}; note: {far}")
@@ -89,11 +88,11 @@ def check_primer(settings: Settings) -> Finding:
 
 def _judge_primer(settings: Settings, digest: str) -> str:
     """What to say where the primer is not of the stack that will speak."""
-    primed = settings.rules.primed
-    if primed is None or primed.stack_digest == digest:
+    primer = settings.primer
+    if primer is None or primer.stack.digest == digest:
         return ""
     return (
-        f"; note: the primer is of another stack ({primed.stack_digest[:12]}), so the detector will learn for three "
+        f"; note: the primer is of another stack ({primer.stack.digest[:12]}), so the detector will learn for three "
         "days: `stacknorm-worker backfill ARCHIVE` makes one of this"
     )
 

@@ -10,10 +10,9 @@ from worker.engines import load_engine
 from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
-from worker.primer import read_primer
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
-from worker.runner.tasks import run_until_all, stop_on_signals
+from worker.runner.tasks import run_until_all, run_until_first, stop_on_signals, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.runner.watchdog import SILENT_SHARE, watch_loop
 from worker.settings import Settings
@@ -75,9 +74,8 @@ async def _detect(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> No
 
 
 def _tell_primer(settings: Settings) -> None:
-    if (path := settings.surge.primer) is not None:
-        primer = read_primer(path)
-        log.info("primer.loaded", path=str(path), keys=len(primer.baselines), stack=primer.stack.name)
+    if (primer := settings.primer) is not None:
+        log.info("primer.loaded", path=str(settings.surge.primer), keys=len(primer.baselines), stack=primer.stack.name)
         if (problem := primer.judge_volume(settings.surge.negatives_a_day)) is not None:
             log.warning("primer.volume", problem=problem)
 
@@ -85,14 +83,9 @@ def _tell_primer(settings: Settings) -> None:
 async def _is_set_up(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> bool:
     """Wait for the broker, and look at the topics; False if the worker is to stop before."""
     vitals.waiting_for = "the broker"
-    waiting = asyncio.create_task(await_broker(settings.kafka))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    for task in (waiting, stopping):
-        task.cancel()
+    await run_until_first(await_broker(settings.kafka), wait_for_stop(stop))
     if stop.is_set():
         return False
-    waiting.result()
     await require_topics(settings)
     await require_state(settings)
     return True

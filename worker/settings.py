@@ -20,7 +20,7 @@ from worker.breaker import BreakerRules
 from worker.codec import InputRules
 from worker.errors import Misconfigured
 from worker.kafka_settings import KafkaSettings, Positive, Section
-from worker.primer import read_primer
+from worker.primer import Primer, read_primer
 from worker.surge.keys import Target, Watchlist
 from worker.surge.rules import Rules
 from worker.surge.versions import STATE, Versions
@@ -313,14 +313,23 @@ class Settings(BaseSettings):
         )
 
     @cached_property
+    def primer(self) -> Primer | None:
+        """What an archive has taught the detector, read once.
+
+        Raises:
+            Misconfigured: it cannot be.
+        """
+        return None if self.surge.primer is None else read_primer(self.surge.primer)
+
+    @cached_property
     def rules(self) -> Rules:
-        """The detector's rules; the primer is read once.
+        """The detector's rules, with its primer's if it has one.
 
         Raises:
             Misconfigured: it cannot be.
         """
         rules = self.rules_without_primer
-        return rules if self.surge.primer is None else read_primer(self.surge.primer).apply(rules)
+        return rules if self.primer is None else self.primer.apply(rules)
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

@@ -5,33 +5,38 @@ from typing import Annotated
 
 import typer
 
-from worker.backtest.cli import PUBLISHED, open_progress, read_moment, read_zone
+from worker.backtest.cli import (
+    PUBLISHED,
+    Cache,
+    End,
+    Files,
+    SkipBad,
+    Start,
+    Time,
+    Zone,
+    open_progress,
+    read_moment,
+    read_zone,
+)
 from worker.console import err, out, read_settings
 
 
 def backfill(
     context: typer.Context,
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="News items (.jsonl, .csv, .parquet) or labelled events (.jsonl).", exists=True, dir_okay=False
-        ),
-    ],
+    files: Files,
     *,
     out_file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The primer; compressed if it ends with .gz.")
     ] = Path("primer.json"),
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Leave out what is before it.")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Leave out what is at or after it.")] = None,
+    start: Start = None,
+    end: End = None,
     bundle: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Prime for this bundle instead of engine.bundle.")
     ] = None,
-    time: Annotated[str, typer.Option(metavar="COLUMN", help="When an item was known.")] = PUBLISHED,
-    zone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of times that name none: UTC, America/New_York.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are no items.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Keep labels in this folder.")] = None,
+    time: Time = PUBLISHED,
+    zone: Zone = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = None,
 ) -> None:
     """Learn from old news what is usual, so that the detector need not learn it live. Needs no Kafka.
 

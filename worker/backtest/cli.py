@@ -17,6 +17,19 @@ from worker.errors import Misconfigured
 
 PUBLISHED = "published_at"
 
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="News items (.jsonl, .csv, .parquet) or labelled events (.jsonl).", exists=True, dir_okay=False
+    ),
+]
+Start = Annotated[str | None, typer.Option("--from", metavar="TIME", help="Leave out what is before it.")]
+End = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Leave out what is at or after it.")]
+Time = Annotated[str, typer.Option(metavar="COLUMN", help="When an item was known.")]
+Zone = Annotated[str | None, typer.Option(metavar="NAME", help="Of times that name none: UTC, America/New_York.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are no items.")]
+Cache = Annotated[Path | None, typer.Option(help="Keep labels in this folder.")]
+
 
 class Rate(ProgressColumn):
     """How many a second."""
@@ -28,15 +41,10 @@ class Rate(ProgressColumn):
 
 def backtest(
     context: typer.Context,
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="News items (.jsonl, .csv, .parquet) or labelled events (.jsonl).", exists=True, dir_okay=False
-        ),
-    ],
+    files: Files,
     *,
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Leave out what is before it.")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Leave out what is at or after it.")] = None,
+    start: Start = None,
+    end: End = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Every revision of every alert: .jsonl or .parquet.")
     ] = None,
@@ -44,12 +52,10 @@ def backtest(
         Path | None, typer.Option(metavar="FILE", help="Every window of every key: .jsonl or .parquet.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="One page with pictures and words, which loads nothing.")] = None,
-    time: Annotated[str, typer.Option(metavar="COLUMN", help="When an item was known.")] = PUBLISHED,
-    zone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of times that name none: UTC, America/New_York.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that are no items.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Keep labels in this folder.")] = None,
+    time: Time = PUBLISHED,
+    zone: Zone = None,
+    skip_bad: SkipBad = False,
+    cache: Cache = None,
 ) -> None:
     """Show which alerts old news would have given, and why. Needs no Kafka.
 

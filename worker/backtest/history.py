@@ -86,6 +86,7 @@ class Histories:
         self._banks = Banks(rules)
         self._tests: dict[str, _Test] = {}
         self.by_key: defaultdict[str, History] = defaultdict(History)
+        self._markets = {str(MARKET._replace(target=target)) for target in rules.targets}
         self._newest_seq = 0
         self.stories = 0
         self.negatives = 0
@@ -114,7 +115,7 @@ class Histories:
     def _add_story(self, cluster: Cluster, keys: list[tuple[str, bytes]]) -> None:
         clock_ms = cluster.clock_ms
         self.stories += 1
-        self.negatives += str(MARKET) in cluster.keys
+        self.negatives += not self._markets.isdisjoint(cluster.keys)
         for name, value in keys:
             history = self.by_key[name]
             history.stories_ms.append(clock_ms)

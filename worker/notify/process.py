@@ -34,7 +34,7 @@ from worker.notify.sending import Post, open_post
 from worker.notify.slack import SlackApp, SlackWebhook
 from worker.notify.storm import StormCap
 from worker.notify.webhook import WebhookChannel
-from worker.runner.tasks import run_until_all, stop_on_signals
+from worker.runner.tasks import run_until_all, run_until_first, stop_on_signals, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.settings import Settings
 
@@ -58,7 +58,7 @@ async def serve(settings: Settings, plan: Plan) -> None:
     async with serve_health(settings.http.host, settings.http.port, _checks_of(vitals)) as port:
         receivers = [address.receiver.name for address in plan.addresses]
         log.info("notify.starting", receivers=receivers, instance=settings.instance, http_port=port)
-        await _await_broker_or_stop(settings, stop)
+        await run_until_first(await_broker(settings.kafka), wait_for_stop(stop))
         if not stop.is_set():
             await require_topics(settings)
             await bring(settings, plan, vitals, stop)
@@ -83,24 +83,9 @@ async def bring(settings: Settings, plan: Plan, vitals: Sequence[Vitals], stop: 
         await run_until_all(stop, following, watching, *(_run_when_known(courier, known, stop) for courier in couriers))
 
 
-async def _await_broker_or_stop(settings: Settings, stop: asyncio.Event) -> None:
-    """Wait until a broker answers, or it is time to stop."""
-    waiting = asyncio.create_task(await_broker(settings.kafka))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not stop.is_set():
-        waiting.result()
-    waiting.cancel()
-    await asyncio.wait((waiting, stopping))
-
-
 async def _run_when_known(courier: Courier, known: asyncio.Event, stop: asyncio.Event) -> None:
     """Nobody is told of what is silenced only because the silence was not read yet."""
-    waits = [asyncio.create_task(event.wait()) for event in (known, stop)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for each in waits:
-        each.cancel()
+    await run_until_first(wait_for_stop(known), wait_for_stop(stop))
     if not stop.is_set():
         await courier.run(stop)
 

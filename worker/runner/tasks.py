@@ -38,5 +38,5 @@ async def run_until_all(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) 
 
 
 async def wait_for_stop(stop: asyncio.Event) -> None:
-    """A loop that ends when told to stop."""
+    """A loop that ends when this is set, as it is to stop."""
     await stop.wait()

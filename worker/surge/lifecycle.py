@@ -20,8 +20,6 @@ from worker.surge.statistics import RATES
 
 NEVER = Moment(0, 0)
 
-_KINDS = {True: (AlertKind.negative_surge, AlertKind.negative_volume), False: (AlertKind.surge, AlertKind.volume)}
-
 MAX_EVIDENCE = 10
 """An alert cites the first cluster of its run and the latest nine."""
 
@@ -93,8 +91,9 @@ class KeyState:
 
 def kind_of(run: Run, target: Target) -> AlertKind:
     """What a run claims: of its target's stories there is a larger share too, or only more."""
-    surge, volume = _KINDS[target == NEGATIVE]
-    return surge if run.share_is_up() else volume
+    if target == NEGATIVE:
+        return AlertKind.negative_surge if run.share_is_up() else AlertKind.negative_volume
+    return AlertKind.surge if run.share_is_up() else AlertKind.volume
 
 
 def is_volume(kind: AlertKind) -> bool:

@@ -64,13 +64,8 @@ class Profiles:
 
     def of(self, key_type: KeyType) -> Profile:
         """The profile of a key type."""
-        return {
-            KeyType.entity: self.entity,
-            KeyType.source: self.source,
-            KeyType.topic: self.topic,
-            KeyType.market: self.market,
-            KeyType.watchlist: self.watchlist,
-        }[key_type]
+        profile: Profile = getattr(self, key_type.name)
+        return profile
 
 
 @dataclass(frozen=True, slots=True)

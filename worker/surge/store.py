@@ -47,9 +47,6 @@ class Keys:
     def __len__(self) -> int:
         return len(self._states)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._states
-
     def get(self, name: str) -> KeyState | None:
         """The state of a key, to be changed in place; None where it is unknown."""
         state = self._states.get(name)
