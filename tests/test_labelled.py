@@ -1,8 +1,8 @@
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from schemas.events import LabelledEvent
 from surge_streams import WALL, event

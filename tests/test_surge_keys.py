@@ -2,7 +2,7 @@ import pytest
 
 from schemas.events import Entity, KeyType, LabelledEvent
 from surge_streams import event, sentiment
-from worker.surge.keys import MARKET, NEGATIVE, Key, Mentions, Target, Watchlist, is_hit
+from worker.surge.keys import MARKET, NEGATIVE, Key, Mentions, Target, Watchlist, count_on
 
 
 def keys_of(item: LabelledEvent, *watchlists: Watchlist, target: Target = NEGATIVE) -> list[Key]:
@@ -10,7 +10,7 @@ def keys_of(item: LabelledEvent, *watchlists: Watchlist, target: Target = NEGATI
 
 
 def hits(item: LabelledEvent, *watchlists: Watchlist, target: Target = NEGATIVE) -> set[str]:
-    return {mention.name for mention in Mentions(watchlists).of(item) if is_hit(item, mention, target)}
+    return {count.mention.name for count in count_on(item, Mentions(watchlists).of(item), [target]) if count.hit}
 
 
 def say(symbol: str, *, negative: bool) -> Entity:

@@ -13,12 +13,13 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 import orjson
 import regex
+from msgspec import MsgspecError
 from pydantic import ValidationError
 from rensa import RMinHash
 
 from schemas.events import DeadLetter, Entity, Event, InputRef, LabelledEvent, NewsItem
 from worker.errors import Fatal, Misconfigured, Rejected
-from worker.labelled import Labelled, read_labelled
+from worker.labelled import News, read_labelled
 from worker.records import PartitionClock, Record
 
 HEARTBEAT_HEADER = "stacknorm-heartbeat"
@@ -60,7 +61,7 @@ def decode_event(contract: type[Written], record: Record) -> Written:
         raise _foreign(contract, record, error) from error
 
 
-def decode_labelled(record: Record) -> Labelled:
+def decode_labelled(record: Record) -> News:
     """A labelled event in a record that a labeller wrote, as far as the detector reads it.
 
     Raises:
@@ -68,8 +69,8 @@ def decode_labelled(record: Record) -> Labelled:
     """
     try:
         return read_labelled(record.value or b"")
-    except ValidationError as error:
-        raise _foreign(LabelledEvent, record, error) from error
+    except MsgspecError:  # the whole event knows best what is wrong, if anything is
+        return decode_event(LabelledEvent, record)
 
 
 def _foreign(contract: type[Event], record: Record, error: ValidationError) -> Misconfigured:

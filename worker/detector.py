@@ -90,7 +90,7 @@ class Detector:
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
             records = {key.decode(): value for key, value in newest.items() if value is not None}
-            detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier), records)
+            detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier, dict), records)
         return detector
 
     def _restore_from(self, frontier: dict[str, Any], records: Mapping[str, bytes]) -> None:
@@ -238,7 +238,7 @@ def read_stamp(frontier: bytes, versions: Versions = STATE) -> int:
     Raises:
         ValueError: The record is of a version that is not read.
     """
-    return len(versions.open(FRONTIER_KEY.decode(), frontier)["partitions"])
+    return len(versions.open(FRONTIER_KEY.decode(), frontier, dict)["partitions"])
 
 
 def describe_partitions(stamped: int, given: int) -> str:

@@ -1,84 +1,63 @@
-"""A labelled event as far as the detector reads it: plain values, which cost a third less than the whole event."""
+"""A labelled event as far as the detector reads it: plain values, read in a quarter of the time of the whole event."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from msgspec import Meta, Struct, json
 
-from schemas.events import (
-    Contract,
-    Count,
-    Instant,
-    ItemStatus,
-    LabelledEvent,
-    Probability,
-    Score,
-    Sentiment,
-    SentimentLabel,
-)
+from schemas.events import ItemStatus, LabelledEvent, Sentiment, SentimentLabel
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Instant = Annotated[datetime, Meta(tz=True)]
+
+_FIRST = datetime(1900, 1, 1, tzinfo=UTC)
+_END = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Feeling:
+class Feeling(Struct, frozen=True, gc=False):
     """See ``schemas.events.Sentiment``."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
-
-    score: Score
+    score: Annotated[float, Meta(ge=-1, le=1)]
     probabilities: dict[SentimentLabel, Probability]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True, gc=False):
     """See ``schemas.events.Topic``."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
-
     label: str
-    probabilities: Annotated[dict[str, Probability], Field(max_length=5)]
+    probabilities: Annotated[dict[str, Probability], Meta(max_length=5)]
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True, gc=False):
     """See ``schemas.events.Entity``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
 
     id: str
     scheme: str
     sentiment: Feeling | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Speaker:
+class Speaker(Struct, frozen=True, gc=False):
     """See ``schemas.events.StackRef``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
 
     name: str
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Coordinates:
+class Coordinates(Struct, frozen=True, gc=False):
     """See ``schemas.events.InputRef``."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
 
     topic: str
     partition: Count
     offset: Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class Labelled(Struct, frozen=True, gc=False, kw_only=True):
     """Fields of ``schemas.events.LabelledEvent`` by the same names and with the same checks; others are not looked at.
 
-    Thousands wait for the merge, and the garbage collector walks over each of their parts.
+    Thousands wait for the merge: the garbage collector need not walk over their parts, none of which refers back.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = Contract.model_config
 
     schema_version: Literal[1] = 1
     event_id: str
@@ -105,6 +84,8 @@ class Labelled:
         labelled = self.sentiment is not None and self.topic is not None
         if self.abstained is labelled or self.abstained is not (self.abstained_because is not None):
             raise ValueError("an event has both labels, or it abstained and says why")
+        if not (_FIRST <= self.received_at < _END and _FIRST <= self.clock < _END):
+            raise ValueError("an instant is of the years 1900 to 2199")
 
 
 News: TypeAlias = Labelled | LabelledEvent
@@ -113,4 +94,5 @@ News: TypeAlias = Labelled | LabelledEvent
 Said: TypeAlias = Feeling | Sentiment
 """Either form of a sentiment."""
 
-read_labelled: Callable[[bytes], Labelled] = TypeAdapter(Labelled).validator.validate_json
+read_labelled: Callable[[bytes], Labelled] = json.Decoder(Labelled).decode
+"""Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``, which say less than the whole event would."""

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from worker.detector import Batch
-from worker.surge.codec import CLUSTER_PREFIX, KEY_PREFIX, unpack_cluster, unpack_key
 from worker.surge.copies import Cluster
 from worker.surge.keys import MARKET, Key
 from worker.surge.lifecycle import KeyState
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Runs, no_runs, readings
-from worker.surge.versions import STATE
+from worker.surge.versions import CLUSTER_PREFIX, KEY_PREFIX, STATE
 
 
 def _clocks() -> "array[int]":
@@ -101,7 +100,7 @@ class Histories:
             return
         for name, value in changed:
             if name.startswith(CLUSTER_PREFIX):
-                cluster = unpack_cluster(name.removeprefix(CLUSTER_PREFIX), STATE.open(name, value))
+                cluster = STATE.open(name, value, Cluster)
                 if cluster.seq > self._newest_seq:  # else it was known before this record
                     self._newest_seq = cluster.seq
                     self._add_story(cluster, keys)
@@ -142,4 +141,4 @@ class Histories:
 
 
 def _read_key(name: str, value: bytes) -> KeyState:
-    return unpack_key(STATE.open(name, value))
+    return STATE.open(name, value, KeyState)

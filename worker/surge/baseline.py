@@ -4,8 +4,10 @@ Counts of the last hours wait in ``pending`` until they are older than the guard
 exposure enter the baseline together. Hours are hours of exposure.
 """
 
-from dataclasses import dataclass, field, replace
 from math import exp, log
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker.surge.rules import Prior, Rules
 
@@ -13,8 +15,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
-@dataclass(slots=True)
-class Baseline:
+class Baseline(Struct, array_like=True, gc=False):
     """Decayed counts of negative and of all clusters in a decayed exposure, without the prior.
 
     Hours below ``folded_hour`` are in, or left out for good. ``pending`` holds [hour, negatives, clusters].
@@ -24,7 +25,7 @@ class Baseline:
     negatives: float = 0.0
     clusters: float = 0.0
     exposure_days: float = 0.0
-    pending: list[list[int]] = field(default_factory=list)
+    pending: list[list[int]] = []
 
     @classmethod
     def starting_after(cls, exposure_ms: int, primed: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> "Baseline":

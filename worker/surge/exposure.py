@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
+from msgspec import Struct
+
 from schemas.events import KeyType
 
 HOUR_MS = 3_600_000
@@ -59,14 +61,28 @@ FLAT = Profile()
 """One to one with the clock."""
 
 
+class Moment(Struct, frozen=True, array_like=True, gc=False):
+    """An instant on the merge clock, and the exposure there."""
+
+    clock_ms: int
+    exposure_ms: int
+
+
+BEFORE_ALL = Moment(0, 0)
+
+
 @dataclass(slots=True)
 class Exposure:
-    """Exposure in milliseconds at the feed's last item; after it time counts for ``max_silence_ms``."""
+    """Exposure in milliseconds at the feed's last item; after it time counts for ``max_silence_ms``.
+
+    ``now`` is that item's moment, once there is one.
+    """
 
     max_silence_ms: int
     total_ms: int = 0
     last_item_clock_ms: int | None = None
     profile: Profile = FLAT
+    now: Moment = BEFORE_ALL
 
     def at(self, clock_ms: int) -> int:
         """Exposure at a clock not before the last item's."""
@@ -74,6 +90,8 @@ class Exposure:
         if last_ms is None or clock_ms == last_ms:
             return self.total_ms
         end_ms = min(clock_ms, last_ms + self.max_silence_ms)
+        if self.profile is FLAT:
+            return self.total_ms + end_ms - last_ms
         return self.total_ms + self.profile.exposure_ms(end_ms) - self.profile.exposure_ms(last_ms)
 
     @property
@@ -96,6 +114,7 @@ class Exposure:
         """An item came: the exposure at its clock."""
         self.total_ms = self.at(clock_ms)
         self.last_item_clock_ms = clock_ms
+        self.now = Moment(clock_ms, self.total_ms)
         return self.total_ms
 
 

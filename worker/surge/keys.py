@@ -1,9 +1,10 @@
 """Which keys an item counts on, and whether it counts there as one of those that are watched for."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import NamedTuple, cast
+
+from msgspec import Struct
 
 from schemas.events import AlertEvent, KeyType
 from worker.labelled import News, Said
@@ -22,6 +23,10 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.task}={self.label}"
+
+    def of_key(self, name: str) -> str:
+        """How the state names a key that it names so where negative items are watched for."""
+        return name if self == NEGATIVE else f"{self}{_TARGET_END}{name}"
 
     @classmethod
     def parse(cls, text: str) -> "Target":
@@ -47,8 +52,7 @@ class Key(NamedTuple):
     target: Target = NEGATIVE
 
     def __str__(self) -> str:
-        key = f"{self.type.value}:{self.name}"
-        return key if self.target == NEGATIVE else f"{self.target}{_TARGET_END}{key}"
+        return self.target.of_key(f"{self.type.value}:{self.name}")
 
     @classmethod
     def of(cls, alert: AlertEvent) -> "Key":
@@ -64,10 +68,6 @@ class Key(NamedTuple):
         target, _, key = text.partition(_TARGET_END)
         return cls.parse(key)._replace(target=Target.parse(target))
 
-
-make_key = lru_cache(maxsize=1 << 14)(Key)
-name_key = lru_cache(maxsize=1 << 14)(str)
-"""``str`` of a key; most items are on keys that others were on a moment ago."""
 
 MARKET = Key(KeyType.market, "global")
 
@@ -92,13 +92,50 @@ class Watchlist:
     negatives_a_day: float | None = None
 
 
-@dataclass(slots=True)
-class Mention:
+class Mention(Struct, frozen=True, gc=False):
     """An item on one of its keys, and what is said of that key; nothing where nobody said anything of it alone."""
 
     type: KeyType
     name: str
-    sentiments: list[Said] = field(default_factory=list)
+    sentiments: tuple[Said, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """How the state names the key where negative items are watched for."""
+        return f"{self.type}:{self.name}"
+
+
+_OF_THE_MARKET = Mention(MARKET.type, MARKET.name)
+
+
+class Count(Struct, gc=False):
+    """An item on one of its keys for one target: how the state names that key, and whether the item is a hit there."""
+
+    state: str
+    mention: Mention
+    target: Target
+    hit: bool
+
+    @property
+    def key(self) -> Key:
+        """The key."""
+        return Key(self.mention.type, self.mention.name, self.target)
+
+
+def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]) -> list[Count]:
+    """An item on each of its keys for each target.
+
+    What the item says of the key itself goes before what it says as a whole: of a takeover the buyer's news may be bad
+    and the target's good. A watch-list is hit where one of its members is.
+    """
+    counts = []
+    for target in targets:
+        whole = _says(event, target)
+        for mention in mentions:
+            alone = mention.sentiments and target.task == "sentiment"
+            hit = any(_holds(each, target.label) for each in mention.sentiments) if alone else whole
+            counts.append(Count(target.of_key(mention.key), mention, target, hit))
+    return counts
 
 
 class Mentions:
@@ -117,7 +154,7 @@ class Mentions:
         A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
         entity without a symbol is named by its kind: ``authority:European Central Bank``. Each key stands once.
         """
-        found = [Mention(MARKET.type, MARKET.name), Mention(KeyType.source, event.source)]
+        found = [_OF_THE_MARKET, Mention(KeyType.source, event.source)]
         topic = _topic_of(event)
         if topic is not None:
             found.append(Mention(KeyType.topic, topic))
@@ -130,13 +167,13 @@ class Mentions:
     def _watched(self, entities: Mapping[str, Mention], topic: str | None, whole: Said | None) -> Iterable[Mention]:
         """Of a member of which nobody said anything alone, what the item says as a ``whole`` is said."""
         said = () if whole is None else (whole,)
-        found: dict[str, Mention] = {}
+        found: dict[str, tuple[Said, ...]] = {}
         for name in self._by_topic.get(topic or "", ()):
-            found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += said
+            found[name] = found.get(name, ()) + said
         for entity, mention in entities.items():
             for name in self._by_entity.get(entity, ()):
-                found.setdefault(name, Mention(KeyType.watchlist, name)).sentiments += mention.sentiments or said
-        return found.values()
+                found[name] = found.get(name, ()) + (mention.sentiments or said)
+        return [Mention(KeyType.watchlist, name, sentiments) for name, sentiments in found.items()]
 
 
 def _list_by(index: dict[str, list[str]], members: Iterable[str], watchlist: str) -> None:
@@ -154,23 +191,17 @@ def _entities_of(event: News) -> dict[str, Mention]:
     found: dict[str, Mention] = {}
     for entity in event.entities:
         name = f"{_SCHEMES.get(entity.scheme, entity.scheme)}:{entity.id}"
-        mention = found.setdefault(name, Mention(KeyType.entity, name))
-        if entity.sentiment is not None:
-            mention.sentiments.append(entity.sentiment)
+        known = found[name].sentiments if name in found else ()
+        said = () if entity.sentiment is None else (entity.sentiment,)
+        found[name] = Mention(KeyType.entity, name, known + said)
     return found
 
 
-def is_hit(event: News, mention: Mention, target: Target) -> bool:
-    """Whether an item counts as one of those watched for on this key.
-
-    What the item says of the key itself goes before what it says as a whole: of a takeover the buyer's news may be bad
-    and the target's good. A watch-list is hit where one of its members is.
-    """
+def _says(event: News, target: Target) -> bool:
+    """Whether the item as a whole is one of those that are watched for."""
     if target.task == "topic":
-        topic = event.topic
-        return topic is not None and topic.probabilities.get(target.label, 0.0) >= MIN_PROBABILITY
-    said: Sequence[Said | None] = mention.sentiments or (event.sentiment,)
-    return any(each is not None and _holds(each, target.label) for each in said)
+        return event.topic is not None and event.topic.probabilities.get(target.label, 0.0) >= MIN_PROBABILITY
+    return event.sentiment is not None and _holds(event.sentiment, target.label)
 
 
 def _holds(sentiment: Said, label: str) -> bool:

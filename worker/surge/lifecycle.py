@@ -5,30 +5,35 @@ tell anybody. While it fires it counts for itself, whatever becomes of the runs 
 frozen.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from schemas.events import AlertKind, KeyType, ResolveReason, Severity
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster
-from worker.surge.exposure import Exposure
+from worker.surge.exposure import BEFORE_ALL, Exposure, Moment
 from worker.surge.keys import NEGATIVE, Target
 from worker.surge.rules import Rules
-from worker.surge.runs import Bank, Level, Moment, Reading, Run, Runs, add_negative, no_runs, readings
+from worker.surge.runs import Bank, Level, Reading, Run, Runs, add_negative, no_runs, readings
 from worker.surge.statistics import RATES
 
-NEVER = Moment(0, 0)
+AT_REST = no_runs()
 
 MAX_EVIDENCE = 10
 """An alert cites the first cluster of its run and the latest nine."""
+
+NEVER_HEARD = (0, -1)
+NO_RUN = 2**63
+"""Above every place in the merge: where a run begins that is not there."""
 
 MAX_SOURCES = 16
 """Sources remembered for a key: those of the open runs before others, recent ones first. ``n_sources`` stops here."""
 
 
-@dataclass(slots=True)
-class Alert:
+class Alert(Struct, array_like=True, gc=False):
     """A pending or firing alert. ``run`` is its own copy of the run that raised it and counts on until the end.
 
     ``fired`` is None while it is pending. ``height`` is the largest W/h since then.
@@ -46,8 +51,7 @@ class Alert:
     revision: int = 0
 
 
-@dataclass(slots=True)
-class KeyState:
+class KeyState(Struct, array_like=True, gc=False):
     """All that is remembered of a key.
 
     ``recent`` holds (seq, id) of the latest clusters of the open runs; ``sources``, least recent first, the exposure
@@ -57,10 +61,10 @@ class KeyState:
     epoch: int
     baseline: Baseline
     last_clock_ms: int
-    last_negative: Moment = NEVER
+    last_negative: Moment = BEFORE_ALL
     runs: Runs = field(default_factory=no_runs)
-    recent: list[tuple[int, str]] = field(default_factory=list)
-    sources: dict[str, tuple[int, int]] = field(default_factory=dict)
+    recent: list[tuple[int, str]] = []
+    sources: dict[str, tuple[int, int]] = {}
     alert: Alert | None = None
 
     @property
@@ -76,13 +80,16 @@ class KeyState:
     def cited(self) -> set[str]:
         """Ids of the clusters that this key's next revision may show."""
         ids = {cluster_id for _, cluster_id in self.recent}
-        ids.update(run.first_id for run in self.runs if run is not None)
-        ids.update(self.alert.evidence if self.alert is not None else ())
+        for run in self.runs:
+            if run is not None:
+                ids.add(run.first_id)
+        if self.alert is not None:
+            ids.update(self.alert.evidence)
         return ids
 
     def is_idle(self) -> bool:
         """Whether nothing is under way: no run is open, no alert fires."""
-        return self.alert is None and not any(self.runs)
+        return self.alert is None and self.runs == AT_REST
 
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
@@ -101,31 +108,36 @@ def is_volume(kind: AlertKind) -> bool:
     return kind in {AlertKind.negative_volume, AlertKind.volume}
 
 
-def note_source(state: KeyState, source: str, exposure_ms: int, negative_seq: int | None) -> None:
-    """Remember that a source spoke on this key, and with which negative cluster."""
-    _, last_negative = state.sources.pop(source, (0, -1))
-    state.sources[source] = (exposure_ms // HOUR_MS, last_negative if negative_seq is None else negative_seq)
-    if len(state.sources) > MAX_SOURCES:
-        del state.sources[_least_needed_source(state)]
+def count_cluster(state: KeyState, source: str, hit_seq: int | None, now: Moment, rules: Rules) -> None:
+    """Count a cluster in the runs that count now, for its source, and in the baseline.
 
-
-def _least_needed_source(state: KeyState) -> str:
-    runs = state.counting()
-    if runs:
-        first_seq = min([run.first_seq for run in runs])
-        for source, (_, seq) in state.sources.items():
-            if seq < first_seq:
-                return source
-    return next(iter(state.sources))
-
-
-def count_cluster(state: KeyState) -> None:
-    """Count a cluster in the runs that count now."""
+    ``hit_seq`` is its place in the merge where it is negative, else None.
+    """
+    state.last_clock_ms = now.clock_ms
+    first_seq = NO_RUN
     for run in state.runs:
         if run is not None:
             run.clusters += 1
-    if state.alert is not None:
-        state.alert.run.clusters += 1
+            first_seq = min(first_seq, run.first_seq)
+    alert = state.alert
+    if alert is not None:
+        alert.run.clusters += 1
+        first_seq = min(first_seq, alert.run.first_seq)
+    sources = state.sources
+    before = sources.pop(source, NEVER_HEARD)
+    sources[source] = (now.exposure_ms // HOUR_MS, before[1] if hit_seq is None else hit_seq)
+    if len(sources) > MAX_SOURCES:
+        del sources[_least_needed(sources, first_seq)]
+    if alert is None or alert.fired is None:
+        state.baseline.add(now.exposure_ms, hit_seq is not None, rules)
+
+
+def _least_needed(sources: Mapping[str, tuple[int, int]], first_seq: int) -> str:
+    """The source heard longest ago of those that say nothing of the runs, which began at ``first_seq``, else of all."""
+    for source, heard in sources.items():
+        if heard[1] < first_seq:
+            return source
+    return next(iter(sources))
 
 
 def count_copy(state: KeyState, cluster: Cluster) -> None:
@@ -134,9 +146,9 @@ def count_copy(state: KeyState, cluster: Cluster) -> None:
         run.copies += cluster.seq >= run.first_seq
 
 
-def join(state: KeyState, cluster: Cluster, now: Moment, level: Level) -> None:
+def join(state: KeyState, cluster: Cluster, now: Moment, find_level: Callable[[], Level]) -> None:
     """A negative cluster joins the runs, and the alert."""
-    add_negative(state.runs, cluster.id, cluster.seq, now, level)
+    add_negative(state.runs, cluster.id, cluster.seq, now, find_level)
     state.last_negative = now
     if state.firing is None:
         state.recent = [*_of_open_runs(state), (cluster.seq, cluster.id)][1 - MAX_EVIDENCE :]
@@ -147,8 +159,9 @@ def join(state: KeyState, cluster: Cluster, now: Moment, level: Level) -> None:
 
 
 def _of_open_runs(state: KeyState) -> list[tuple[int, str]]:
-    first_seq = min((run.first_seq for run in state.runs if run is not None), default=None)
-    return [] if first_seq is None else [entry for entry in state.recent if entry[0] >= first_seq]
+    first_seq = min([run.first_seq for run in state.runs if run is not None], default=NO_RUN)
+    recent = state.recent
+    return recent if recent and recent[0][0] >= first_seq else [entry for entry in recent if entry[0] >= first_seq]
 
 
 def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: Rules, now: Moment) -> Run | None:
@@ -174,7 +187,7 @@ def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: R
 
 def open_alert(state: KeyState, alert_id: str, kind: AlertKind, run: Run, now: Moment) -> Alert:
     """An alert on a run that has crossed its threshold, pending until it fires."""
-    state.alert = Alert(alert_id, kind, replace(run), now, _evidence_of(state, run))
+    state.alert = Alert(alert_id, kind, copy(run), now, _evidence_of(state, run))
     return state.alert
 
 
@@ -184,7 +197,7 @@ def fire(state: KeyState, alert: Alert, kind: AlertKind, run: Run, now: Moment) 
     A run that began since the alert did is part of its own, and says nothing of how it began.
     """
     if run.first_seq != alert.run.first_seq and run.first.clock_ms <= alert.started.clock_ms:
-        alert.run, alert.evidence = replace(run), _evidence_of(state, run)
+        alert.run, alert.evidence = copy(run), _evidence_of(state, run)
     alert.kind, alert.fired = kind, now
     alert.negatives_when_fired, alert.clusters_when_fired = alert.run.negatives, alert.run.clusters
     state.recent = []
@@ -295,17 +308,18 @@ def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -
 
 def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> None:
     """Close the runs that have reached the age limit."""
-    state.runs = [run if run is not None and _run_ends_ms(run, rules) > now.clock_ms else None for run in state.runs]
+    oldest_ms = now.clock_ms - _max_run_ms(rules)
+    state.runs = [run if run is not None and run.first.clock_ms > oldest_ms else None for run in state.runs]
     state.recent = _of_open_runs(state)
 
 
-def _run_ends_ms(run: Run, rules: Rules) -> int:
-    return run.first.clock_ms + round(rules.max_run_days * DAY_MS)
+def _max_run_ms(rules: Rules) -> int:
+    return round(rules.max_run_days * DAY_MS)
 
 
 def due_ms(state: KeyState, bank: Bank, rules: Rules, exposure: Exposure) -> int | None:
     """The clock at which time alone changes this key: an alert ends, a run is too old. None where it is idle."""
     if state.alert is not None:
         return resolution(state, state.alert, bank, rules, exposure).clock_ms
-    ends = [_run_ends_ms(run, rules) for run in state.runs if run is not None]
-    return min(ends, default=None)
+    oldest = min([run.first.clock_ms for run in state.runs if run is not None], default=None)
+    return None if oldest is None else oldest + _max_run_ms(rules)

@@ -11,16 +11,18 @@ from schemas.events import (
     AlertStatus,
     Baseline,
     Evidence,
+    InputRef,
     Provenance,
     ResolveReason,
     StackRef,
 )
 from worker.surge.baseline import DAY_MS, HOUR_MS
-from worker.surge.copies import Cluster
+from worker.surge.copies import Cluster, Story
+from worker.surge.exposure import Moment
 from worker.surge.keys import Key
 from worker.surge.lifecycle import Alert, severity
 from worker.surge.rules import Rules
-from worker.surge.runs import Moment, Reading
+from worker.surge.runs import Reading
 from worker.surge.statistics import chance_a_day, exceedance
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,7 +115,7 @@ def revision_of(
         provenance=Provenance(
             stack=context.stack,
             rule_version=context.rule_version,
-            inputs=tuple(cluster.story.input for cluster in found.evidence if cluster.story is not None),
+            inputs=tuple(_input_of(cluster.story) for cluster in found.evidence if cluster.story is not None),
         ),
     )
 
@@ -129,6 +131,11 @@ def _quality(evidence: Sequence[Cluster], context: Context) -> Iterator[Literal[
         yield "model_changed"
     if any(cluster.story is not None and cluster.story.degraded for cluster in evidence):
         yield "degraded_stack"
+
+
+def _input_of(story: Story) -> InputRef:
+    topic, partition, offset = story.input
+    return InputRef(topic=topic, partition=partition, offset=offset)
 
 
 def _evidence_of(cluster: Cluster) -> Evidence:

@@ -4,12 +4,15 @@ A run starts at its first negative cluster and keeps the baseline of that moment
 ratio of data that the baseline has not seen. A clock is epoch milliseconds, exposure is milliseconds of ``Exposure``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from math import floor
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from schemas.events import KeyType
 from worker.surge.baseline import DAY_MS
+from worker.surge.exposure import Moment
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
 from worker.surge.statistics import (
@@ -22,14 +25,7 @@ from worker.surge.statistics import (
 )
 
 
-class Moment(NamedTuple):
-    """An instant on the merge clock, and the exposure there."""
-
-    clock_ms: int
-    exposure_ms: int
-
-
-class Level(NamedTuple):
+class Level(Struct, frozen=True, array_like=True, gc=False):
     """What was normal when a run began: Gamma (a, b) of negative clusters a day, and their share."""
 
     a: float
@@ -37,8 +33,7 @@ class Level(NamedTuple):
     share: float
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct, array_like=True, gc=False):
     """A run from its first negative cluster on; counts are of clusters, that one included."""
 
     first_id: str
@@ -49,13 +44,10 @@ class Run:
     clusters: int = 1
     copies: int = 0
 
-    def exposure_days(self, exposure_ms: int) -> float:
-        """g, the exposure since the first cluster."""
-        return (exposure_ms - self.first.exposure_ms) / DAY_MS
-
     def statistic(self, exposure_ms: int, rate: float) -> float:
-        """W(y, g; R) at an exposure."""
-        return run_statistic(self.negatives, self.exposure_days(exposure_ms), self.level.a, self.level.b, rate)
+        """W(y, g; R) at an exposure; g is that since the first cluster."""
+        g = (exposure_ms - self.first.exposure_ms) / DAY_MS
+        return run_statistic(self.negatives, g, self.level.a, self.level.b, rate)
 
     def exposure_below_ms(self, statistic: float, rate: float) -> int:
         """The exposure at which W falls below ``statistic`` if no cluster comes."""
@@ -128,10 +120,23 @@ def readings(runs: Runs, bank: Bank, exposure_ms: int) -> list[Reading]:
     return sorted(found, key=lambda reading: -reading.ratio)
 
 
-def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, level: Level) -> None:
-    """Add a negative cluster to every chart; a run whose statistic is not positive starts again with it."""
+def has_crossed(runs: Runs, bank: Bank, exposure_ms: int) -> bool:
+    """Whether a chart is at its threshold or above."""
+    for run, rate, h in zip(runs, RATES, bank.thresholds, strict=True):
+        if run is not None and run.statistic(exposure_ms, rate) >= h:
+            return True
+    return False
+
+
+def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, find_level: Callable[[], Level]) -> None:
+    """Add a negative cluster to every chart; a run whose statistic is not positive starts again with it.
+
+    ``find_level`` is asked for what is normal only where a run starts.
+    """
+    level: Level | None = None
     for index, rate in enumerate(RATES):
         run = runs[index]
         if run is None or run.statistic(now.exposure_ms, rate) <= 0:
+            level = level or find_level()
             run = runs[index] = Run(cluster_id, seq, now, level)
         run.negatives += 1

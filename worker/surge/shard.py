@@ -3,22 +3,16 @@
 Owns the state and knows which parts of it changed. Knows nothing of partitions, offsets and transactions.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, ResolveReason, StackRef
 from worker.labelled import News
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
-from worker.surge.codec import (
-    CLUSTER_PREFIX,
-    KEY_PREFIX,
-    pack_cluster,
-    unpack_cluster,
-)
 from worker.surge.copies import Cluster, Window, first_mention, fold_key, revise_story
-from worker.surge.exposure import Exposures
-from worker.surge.keys import MARKET, Key, Mention, Mentions, Target, is_hit, make_key, name_key
+from worker.surge.exposure import Exposures, Moment
+from worker.surge.keys import MARKET, Count, Key, Mentions, Target, count_on
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
@@ -33,7 +27,6 @@ from worker.surge.lifecycle import (
     is_spent,
     join,
     kind_of,
-    note_source,
     open_alert,
     proven,
     resolution,
@@ -42,12 +35,12 @@ from worker.surge.lifecycle import (
 )
 from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
-from worker.surge.runs import Banks, Level, Moment, readings
+from worker.surge.runs import Banks, Level, has_crossed, readings
 from worker.surge.similar import read_signature
 from worker.surge.store import Keys
 from worker.surge.timers import Timers
 from worker.surge.trends import Trends
-from worker.surge.versions import STATE, Versions
+from worker.surge.versions import CLUSTER_PREFIX, KEY_PREFIX, STATE, Versions
 
 SWEPT_KEYS = 1_000
 """Looked at in one step, so that no step takes long."""
@@ -73,6 +66,7 @@ class Shard:
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
         self._clusters: dict[str, Cluster] = {}
+        self._holders: dict[str, int] = {}
         self._by_item: dict[str, list[Cluster]] = {}
         self._firing: dict[str, None] = {}
         self._waiting: dict[str, None] = {}
@@ -93,8 +87,8 @@ class Shard:
                 if state is not None:
                     active[name.removeprefix(KEY_PREFIX)] = state
             elif name.startswith(CLUSTER_PREFIX):
-                cluster_id = name.removeprefix(CLUSTER_PREFIX)
-                self._clusters[cluster_id] = unpack_cluster(cluster_id, self._versions.open(name, value))
+                cluster = self._versions.open(name, value, Cluster)
+                self._clusters[cluster.id] = cluster
         for name, state in active.items():
             self._schedule(name, Key.parse(name), state)
             self._hold(state.cited())
@@ -131,7 +125,7 @@ class Shard:
         if name.startswith(KEY_PREFIX):
             return self.keys.seal(name.removeprefix(KEY_PREFIX))
         cluster = self._clusters.get(name.removeprefix(CLUSTER_PREFIX))
-        return None if cluster is None else self._versions.seal(name, pack_cluster(cluster))
+        return None if cluster is None else self._versions.seal(name, cluster)
 
     @property
     def changed(self) -> bool:
@@ -143,10 +137,11 @@ class Shard:
         self.exposures.advance(clock_ms)
         self.learning.hear(event.stack, self.exposures.flat.total_ms)
         self._seq += 1
-        self._go_on()
+        if self._waiting:
+            self._go_on()
         told = None if event.status is ItemStatus.usable else self._find_told(event)
         if told is not None:
-            return self._revise_story(told, event, clock_ms, emitted_at)
+            return self._revise_story(told, event, emitted_at)
         if event.abstained or event.status is ItemStatus.withdrawn:
             return []
         fold, signature = fold_key(event.title, event.similarity_key), read_signature(event.similarity_key)
@@ -158,26 +153,20 @@ class Shard:
         if known is not None:
             self._add_copy(known)
             return []
-        keys = self._keys_of(event, mentions)
-        hits = tuple([name_key(key) for key, hit in keys if hit])
+        counts = count_on(event, mentions, self.rules.targets)
+        hits = tuple([count.state for count in counts if count.hit])
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature, entities)
         self._open_cluster(cluster, event, hits)
         learning = self.learning.at(self.exposures.flat.total_ms)
         revisions: list[AlertEvent] = []
-        for key, hit in keys:
-            state = self._add_cluster(key, hit, cluster, event.source)
-            if hit and (state.alert is not None or not learning):
-                context = self._context(key.type, clock_ms, emitted_at)
-                revisions += self._add_negative(key, state, cluster, context)
+        for count in counts:
+            now = self.exposures.of(count.mention.type).now
+            state = self._state_of(count.state, now)
+            count_cluster(state, event.source, cluster.seq if count.hit else None, now, self.rules)
+            self._dirty[KEY_PREFIX + count.state] = None
+            if count.hit and (state.alert is not None or not learning):
+                revisions += self._add_negative(count, state, cluster, now, emitted_at)
         return revisions
-
-    def _keys_of(self, event: News, mentions: Sequence[Mention]) -> list[tuple[Key, bool]]:
-        """The keys of an item for each target, and whether the item is a hit there: one of those watched for."""
-        return [
-            (make_key(mention.type, mention.name, target), is_hit(event, mention, target))
-            for target in self.rules.targets
-            for mention in mentions
-        ]
 
     def _find_told(self, event: News) -> Cluster | None:
         """The negative story whose first mention this item corrects or takes back, the latest that the item told."""
@@ -188,26 +177,26 @@ class Shard:
         if cluster.story is not None:
             self._by_item.setdefault(cluster.story.item_id, []).append(cluster)
 
-    def _revise_story(self, cluster: Cluster, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
+    def _revise_story(self, cluster: Cluster, event: News, emitted_at: datetime) -> list[AlertEvent]:
         """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
 
         Keys on which only the corrected item is negative do not count it: it is no new story.
         """
         assert cluster.story is not None
         whole = event.status is ItemStatus.withdrawn
-        keys = () if whole or event.abstained else self._keys_of(event, self._mentions.of(event))
-        still = {name_key(key) for key, hit in keys if hit}
+        counts = () if whole or event.abstained else count_on(event, self._mentions.of(event), self.rules.targets)
+        still = {count.state for count in counts if count.hit}
         cluster.story = revise_story(cluster.story, event)
         before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
         self._dirty[CLUSTER_PREFIX + cluster.id] = None
         revisions: list[AlertEvent] = []
-        for key in map(Key.parse, before):
-            state = self.keys.get(name_key(key))
+        for name in before:
+            key, state = Key.parse(name), self.keys.get(name)
             if state is not None:
-                lost = name_key(key) not in still
+                lost = name not in still
                 if lost:
                     take_back(state, cluster, whole=whole)
-                context = self._context(key.type, clock_ms, emitted_at)
+                context = self._context(self.exposures.of(key.type).now, emitted_at)
                 revisions += self._revise_for(key, state, cluster, context, lost=lost)
         return revisions
 
@@ -215,14 +204,14 @@ class Shard:
         self, key: Key, state: KeyState, cluster: Cluster, context: Context, *, lost: bool
     ) -> Iterator[AlertEvent]:
         """What becomes of a key's alert when one of its stories was corrected or ``lost``."""
-        self._dirty[KEY_PREFIX + name_key(key)] = None
+        self._dirty[KEY_PREFIX + str(key)] = None
         alert = state.alert
         if alert is None or not (lost or cluster.id in alert.evidence):
             return
         if lost and is_spent(state, alert, self._banks.of(key), self.rules, context.now):
             yield self._end(key, state, ResolveReason.withdrawn, context)
             return
-        self._schedule(name_key(key), key, state)
+        self._schedule(str(key), key, state)
         yield self._revise(key, state, alert, context)
 
     def _add_copy(self, cluster: Cluster) -> None:
@@ -244,17 +233,6 @@ class Shard:
         crowded_out = self._window.add(cluster)
         if crowded_out is not None:
             self._leave_window(crowded_out)
-
-    def _add_cluster(self, key: Key, hit: bool, cluster: Cluster, source: str) -> KeyState:
-        name, now = name_key(key), Moment(cluster.clock_ms, self.exposures.of(key.type).total_ms)
-        state = self._state_of(name, now)
-        state.last_clock_ms = now.clock_ms
-        note_source(state, source, now.exposure_ms, cluster.seq if hit else None)
-        count_cluster(state)
-        if state.firing is None:
-            state.baseline.add(now.exposure_ms, hit, self.rules)
-        self._dirty[KEY_PREFIX + name] = None
-        return state
 
     def _schedule(self, name: str, key: Key, state: KeyState) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
@@ -288,8 +266,7 @@ class Shard:
 
     def _state_of(self, name: str, now: Moment) -> KeyState:
         """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
-        state = self.keys.meet(name, now.clock_ms)
-        epoch = self.learning.epoch
+        state, epoch = self.keys.meet(name, now.clock_ms), self.learning.epoch
         if state is None or (state.epoch != epoch and state.alert is None):
             cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)
             state = self.keys[name] = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
@@ -316,38 +293,41 @@ class Shard:
         fired = None if state.firing is None else state.firing.fired
         return self.exposures.of(Key.parse(name).type).total_ms if fired is None else fired.exposure_ms
 
-    def _add_negative(self, key: Key, state: KeyState, cluster: Cluster, context: Context) -> list[AlertEvent]:
-        before = state.cited()
-        join(state, cluster, context.now, self._level(key, state))
+    def _add_negative(
+        self, count: Count, state: KeyState, cluster: Cluster, now: Moment, emitted_at: datetime
+    ) -> list[AlertEvent]:
+        key, before = count.key, state.cited()
+        join(state, cluster, now, lambda: self._level(key, state))
         if state.firing is None:
-            self._test(key, state, context.now)
+            self._test(key, state, now)
         after = state.cited()
         self._hold(after - before)
-        revisions = [] if state.alert is None else [self._revise(key, state, state.alert, context)]
+        alert = state.alert
+        revisions = [] if alert is None else [self._revise(key, state, alert, self._context(now, emitted_at))]
         self._release(before - after)
-        self._schedule(name_key(key), key, state)
+        self._schedule(count.state, key, state)
         return revisions
 
     def _test(self, key: Key, state: KeyState, now: Moment) -> None:
         """Open an alert where a chart has crossed its threshold, and let it fire where the evidence is enough."""
-        charts = readings(state.runs, self._banks.of(key), now.exposure_ms)
+        bank = self._banks.of(key)
+        if state.alert is None and not has_crossed(state.runs, bank, now.exposure_ms):
+            return
+        charts = readings(state.runs, bank, now.exposure_ms)
         run = charts[0].run
         if state.alert is None:
-            if charts[0].ratio < 1:
-                return
             open_alert(state, alert_id(self._version, key, run.first_id), kind_of(run, key.target), run, now)
         assert state.alert is not None
         enough = proven(state, key.type, charts, self.rules, now)
         if enough is not None:
             fire(state, state.alert, kind_of(enough, key.target), enough, now)
-            self._firing[name_key(key)] = None
+            self._firing[str(key)] = None
 
     def _level(self, key: Key, state: KeyState) -> Level:
         rules = self.rules
         share = rules.share_prior_mean
-        parent = MARKET._replace(target=key.target)
-        market = self.keys.get(name_key(parent))
-        if key != parent and market is not None:
+        market = None if key.type is KeyType.market else self.keys.get(key.target.of_key(str(MARKET)))
+        if market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
         a, b = state.baseline.rate(rules.priors.of(key.type))
         return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
@@ -379,7 +359,7 @@ class Shard:
             if due_ms > clock_ms:
                 self._put_off(name, key, state, clock_ms)
                 continue
-            return clock_ms, self._wake(name, key, state, self._context(key.type, clock_ms, emitted_at))
+            return clock_ms, self._wake(name, key, state, self._context(self._moment(key.type, clock_ms), emitted_at))
         return None
 
     def _wake(self, name: str, key: Key, state: KeyState, context: Context) -> list[AlertEvent]:
@@ -404,14 +384,16 @@ class Shard:
         assert alert is not None
         revision = self._revise(key, state, alert, context, reason)
         resolve(state, alert, reason, context.now)
-        self._firing.pop(name_key(key), None)
+        self._firing.pop(str(key), None)
         self._release(before - state.cited())
         return revision
 
-    def _context(self, key_type: KeyType, clock_ms: int, emitted_at: datetime) -> Context:
-        learning, flat_ms = self.learning, self.exposures.flat.at(clock_ms)
+    def _moment(self, key_type: KeyType, clock_ms: int) -> Moment:
+        return Moment(clock_ms, self.exposures.of(key_type).at(clock_ms))
+
+    def _context(self, now: Moment, emitted_at: datetime) -> Context:
+        learning, flat_ms = self.learning, self.exposures.flat.at(now.clock_ms)
         assert learning.stack is not None
-        now = Moment(clock_ms, self.exposures.of(key_type).at(clock_ms))
         changed = learning.changed_within(flat_ms, self.rules.model_changed_days * DAY_MS)
         return Context(self.rules, self._version, learning.stack, learning.at(flat_ms), changed, now, emitted_at)
 
@@ -444,7 +426,7 @@ class Shard:
         return tuple(
             _refer(topic, other)
             for topic, other in self._alerts_of(names, KeyType.topic, key.target)
-            if inhibits(name_key(topic), self._evidence_of(other), name_key(key), stories)
+            if inhibits(str(topic), self._evidence_of(other), str(key), stories)
         )
 
     def _inhibited(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
@@ -455,7 +437,7 @@ class Shard:
         return tuple(
             _refer(entity, other)
             for entity, other in self._alerts_of(self._firing, KeyType.entity, key.target)
-            if inhibits(name_key(key), stories, name_key(entity), self._evidence_of(other))
+            if inhibits(str(key), stories, str(entity), self._evidence_of(other))
         )
 
     def _alerts_of(self, names: Iterable[str], key_type: KeyType, target: Target) -> Iterator[tuple[Key, Alert]]:
@@ -466,16 +448,17 @@ class Shard:
 
     def _hold(self, cluster_ids: Iterable[str]) -> None:
         for cluster_id in cluster_ids:
-            self._clusters[cluster_id].holders += 1
+            self._holders[cluster_id] = self._holders.get(cluster_id, 0) + 1
 
     def _release(self, cluster_ids: Iterable[str]) -> None:
         for cluster_id in cluster_ids:
-            cluster = self._clusters[cluster_id]
-            cluster.holders -= 1
-            self._drop_unused(cluster)
+            self._holders[cluster_id] -= 1
+            if not self._holders[cluster_id]:
+                del self._holders[cluster_id]
+                self._drop_unused(self._clusters[cluster_id])
 
     def _drop_unused(self, cluster: Cluster) -> None:
-        if cluster.holders or cluster.takes_copies:
+        if cluster.id in self._holders or cluster.takes_copies:
             return
         del self._clusters[cluster.id]
         self._dirty[CLUSTER_PREFIX + cluster.id] = None

@@ -4,8 +4,11 @@ Locality-sensitive hashing over MinHash signatures (Broder 1997; banding: Leskov
 Massive Datasets, 3.4): two signatures that agree on all of one band are compared position by position. Pure.
 """
 
-from base64 import urlsafe_b64decode
+from binascii import a2b_base64
+from collections.abc import Sequence
+from functools import lru_cache
 from operator import eq
+from struct import Struct
 from typing import Generic, Protocol, TypeVar
 
 SIGNATURE = "m1:"
@@ -18,6 +21,11 @@ BANDS = POSITIONS // ROWS
 """Nine bands of seven: an item with 0.8 of a story's words (Jaccard) is found nine times in ten, one with half of them
 one time in fifteen, and then it fails the comparison."""
 
+
+_cut = Struct(f"{ROWS * BYTES_EACH}s" * BANDS + f"{(POSITIONS - BANDS * ROWS) * BYTES_EACH}s").unpack
+
+_FROM_URL = str.maketrans("-_", "+/")
+_PADDING = "=" * (-POSITIONS * BYTES_EACH % 3)
 
 COMPARED_IN_A_BAND = 4
 """The oldest; of forms that are filled in by the thousand, each with another name, nearly all agree on a band."""
@@ -37,9 +45,8 @@ def read_signature(similarity_key: str) -> bytes:
     """The signature in a similarity key; empty where it holds none that is known here."""
     if not similarity_key.startswith(SIGNATURE):
         return b""
-    encoded = similarity_key.removeprefix(SIGNATURE)
     try:
-        signature = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        signature = a2b_base64(similarity_key[len(SIGNATURE) :].translate(_FROM_URL) + _PADDING)
     except ValueError:
         return b""
     return signature if len(signature) == POSITIONS * BYTES_EACH else b""
@@ -54,39 +61,46 @@ def likeness(one: bytes, other: bytes) -> float:
 class Neighbours(Generic[Story]):
     """The stories of the window by the bands of their signatures. Owned by one thread.
 
-    Hardly any band is shared by two stories, so the oldest of each stands by itself.
+    Hardly any band is shared by two stories, so the oldest of each stands by itself. Bands of other places that agree
+    by chance cost a comparison.
     """
 
     def __init__(self, least: float) -> None:
         self._least = least
-        self._oldest: tuple[dict[bytes, Story], ...] = tuple({} for _ in range(BANDS))
-        self._later: tuple[dict[bytes, list[Story]], ...] = tuple({} for _ in range(BANDS))
+        self._oldest: dict[bytes, Story] = {}
+        self._later: dict[bytes, list[Story]] = {}
 
     def add(self, story: Story) -> None:
         """A story begins; later ones are compared with it until it is removed."""
-        for band, oldest, later in zip(_bands(story.signature), self._oldest, self._later, strict=False):
-            if band in oldest:
-                later.setdefault(band, []).append(story)
-            else:
-                oldest[band] = story
+        bands = _bands(story.signature)
+        if self._oldest.keys().isdisjoint(bands):
+            self._oldest.update(dict.fromkeys(bands, story))
+            return
+        for band in bands:
+            if self._oldest.setdefault(band, story) is not story:
+                self._later.setdefault(band, []).append(story)
 
     def remove(self, story: Story) -> None:
         """It has left the window; the oldest does."""
-        for band, oldest, later in zip(_bands(story.signature), self._oldest, self._later, strict=False):
-            if band not in later:
+        oldest, later = self._oldest, self._later
+        for band in _bands(story.signature):
+            if band in later:
+                oldest[band] = later[band].pop(0)
+                if not later[band]:
+                    del later[band]
+            else:
                 del oldest[band]
-                continue
-            oldest[band] = later[band].pop(0)
-            if not later[band]:
-                del later[band]
 
     def find(self, signature: bytes) -> Story | None:
         """The story most alike, the earliest of several; None where none is alike enough."""
+        bands = _bands(signature)
+        if self._oldest.keys().isdisjoint(bands):
+            return None
         found: dict[int, Story] = {}
-        for band, oldest, later in zip(_bands(signature), self._oldest, self._later, strict=False):
-            if band in oldest:
-                found[oldest[band].seq] = oldest[band]
-                found.update((story.seq, story) for story in later.get(band, ())[: COMPARED_IN_A_BAND - 1])
+        for band in bands:
+            if band in self._oldest:
+                found[self._oldest[band].seq] = self._oldest[band]
+                found.update((story.seq, story) for story in self._later.get(band, ())[: COMPARED_IN_A_BAND - 1])
         best: Story | None = None
         most = self._least
         for seq in sorted(found):
@@ -96,7 +110,7 @@ class Neighbours(Generic[Story]):
         return best
 
 
-def _bands(signature: bytes) -> list[bytes]:
-    """None of an item without a signature."""
-    width = ROWS * BYTES_EACH
-    return [signature[start : start + width] for start in range(0, BANDS * width, width)] if signature else []
+@lru_cache(maxsize=1)  # an item is looked for, and then added where nothing is like it
+def _bands(signature: bytes) -> Sequence[bytes]:
+    """Each once; none of an item without a signature."""
+    return tuple(dict.fromkeys(_cut(signature)[:BANDS])) if signature else ()

@@ -4,20 +4,19 @@ Owns how a state is kept and when an idle key is forgotten. Knows nothing of sta
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker.surge.baseline import DAY_MS
-from worker.surge.codec import KEY_PREFIX, pack_key, unpack_key
 from worker.surge.lifecycle import KeyState
 from worker.surge.rules import Rules
-from worker.surge.versions import Versions
+from worker.surge.versions import KEY_PREFIX, Versions
 
 MAX_HOT = 20_000
 """States kept as objects between batches: some 2 kB each, where a record has 200 bytes."""
 
 
-@dataclass(slots=True)
-class _Record:
+class _Record(Struct, gc=False):
     """The record of a hot state as of the last batch, and what the counters hold of it."""
 
     value: bytes | None
@@ -89,7 +88,7 @@ class Keys:
         young, firing = self._is_young(state), state.firing is not None
         self.young += young - record.young
         self.firing += firing - record.firing
-        value = self._versions.seal(KEY_PREFIX + name, pack_key(state))
+        value = self._versions.seal(KEY_PREFIX + name, state)
         self._hot[name] = _Record(value, young, firing)  # behind all others: met last
         return value
 
@@ -104,11 +103,8 @@ class Keys:
     def meet(self, name: str, clock_ms: int) -> KeyState | None:
         """As ``get``, for an event at this clock: None where the key is forgotten by then."""
         state = self.get(name)
-        return None if state is None or self.is_forgotten(state, clock_ms) else state
-
-    def is_forgotten(self, state: KeyState, clock_ms: int) -> bool:
-        """Whether a key has been idle for so long that it is as one never met."""
-        return state.last_clock_ms + self._forget_ms < clock_ms and state.is_idle()
+        oldest_ms = clock_ms - self._forget_ms
+        return state if state is None or state.last_clock_ms >= oldest_ms or not state.is_idle() else None
 
     def sweep(self, clock_ms: int, most: int) -> Iterator[str]:
         """Drop up to ``most`` of the keys that nothing from this clock on can tell from new ones; their names.
@@ -122,7 +118,7 @@ class Keys:
             state = self._states[name]
             found = self._open(name, state) if isinstance(state, bytes) else state
             assert isinstance(found, KeyState)
-            if self.is_forgotten(found, clock_ms):
+            if found.last_clock_ms + self._forget_ms < clock_ms and found.is_idle():
                 self._drop(name)
                 yield name
             else:
@@ -149,7 +145,7 @@ class Keys:
         self._to_forget.setdefault((last_clock_ms + self._forget_ms) // DAY_MS, []).append(name)
 
     def _open(self, name: str, value: bytes) -> KeyState:
-        return unpack_key(self._versions.open(KEY_PREFIX + name, value))
+        return self._versions.open(KEY_PREFIX + name, value, KeyState)
 
     def _is_young(self, state: KeyState) -> bool:
         return state.baseline.exposure_days < self._learning_days

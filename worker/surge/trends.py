@@ -14,7 +14,7 @@ import orjson
 
 from schemas.events import StackRef, TrendEvent, WindowLength, format_instant
 from worker.labelled import News, Said
-from worker.surge.keys import MIN_PROBABILITY, Mention, make_key, name_key
+from worker.surge.keys import MIN_PROBABILITY, Mention
 from worker.surge.revision import instant_of
 from worker.surge.versions import STATE, Versions
 
@@ -114,7 +114,7 @@ class Trends:
             return
         self.told = (told[0], told[1])
         for name, value in names.items():
-            minute, *counts = self._versions.open(TREND_PREFIX + name, value)
+            minute, *counts = self._versions.open(TREND_PREFIX + name, value, list)
             self._open[name] = KeyWindows(minute, counts)
             for step in STEPS:
                 if (_next(minute, step), name) > self.told:
@@ -145,7 +145,7 @@ class Trends:
             self._begin(minute)
         whole = (COPIES, 0) if copy else _read([event.sentiment])
         for mention in mentions:
-            name = name_key(make_key(mention.type, mention.name))
+            name = mention.key
             place, score = whole if copy or not mention.sentiments else _read(mention.sentiments)
             windows = self._open.get(name)
             if windows is None:
