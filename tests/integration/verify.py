@@ -230,7 +230,6 @@ def _detach_alerts(alerts: Sequence[AlertEvent]) -> Iterator[AlertEvent]:
             update={
                 "alert_id": names.get(alert.alert_id, alert.alert_id),
                 "inhibited_by": _detach_others(alert.inhibited_by, names),
-                "inhibits": _detach_others(alert.inhibits, names),
                 "provenance": alert.provenance.model_copy(update={"inputs": inputs}),
             }
         )
