@@ -28,7 +28,9 @@ STATUS = Status(
         PartitionStatus(1, None, Lag(None, 3, 3), None),
     ],
     [
-        ShardStatus(None, Facts(keys=5, keys_learning=2, learning=False, exposure_days=4.5, clock=NOW, firing=1, late=0)),
+        ShardStatus(
+            None, Facts(keys=5, keys_learning=2, learning=False, exposure_days=4.5, clock=NOW, firing=1, late=0)
+        ),
         ShardStatus(
             Owner("stacknorm-2", "10.0.0.8"),
             Facts(keys=3, keys_learning=0, learning=False, exposure_days=4.5, clock=LATER, firing=2, late=0),

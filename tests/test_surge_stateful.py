@@ -200,7 +200,7 @@ class Model:
     def hear(self, item: Item, cites: Callable[[Name, Story], bool]) -> None:
         """An item came: who must be revised, who may open, who lost a story.
 
-        ``cites`` says what no alert shows: whether a key without one has a story in its run.
+        ``cites`` says what no alert shows: whether a key has a story in one of its runs.
         """
         for alert_id in self.open.values():
             end_ms = self._end_ms(alert_id)
@@ -222,7 +222,8 @@ class Model:
         self.heard[item.stack] = self.exposure_ms
 
     def _find_told(self, item: Item) -> list[Story]:
-        return [story for story in self.stories if story.item.item_id in {item.item_id, item.supersedes}]
+        named = [story for story in self.stories if story.item.item_id in {item.item_id, item.supersedes}]
+        return [story for story in named if any(story.item.keys().values())]  # others never mattered
 
     def _correct(self, told: list[Story], item: Item, cites: Callable[[Name, Story], bool]) -> set[Name]:
         """Take stories back where they are known: everywhere for some hours, then by the keys that cite them."""
@@ -232,8 +233,7 @@ class Model:
         for story in told:
             fresh = story.takes_copies(item.clock_ms)
             cited = {name for name in story.hits if story in self.cited(name)}
-            cited |= {name for name in story.hits - self.open.keys() if cites(name, story)}
-            known = story.hits if fresh else cited
+            known = story.hits if fresh else cited | {name for name in story.hits if cites(name, story)}
             lost = known - still
             revised |= known
             self.lost |= lost
@@ -456,7 +456,12 @@ class Life(RuleBasedStateMachine):
 
     def _go_on(self) -> None:
         self.sound = False
-        while (batch := self.detector.step(1, WALL)) is not None:
+        while True:
+            corrects = any(item.status is not ItemStatus.usable for item in self.waiting)
+            self.cited = self._read_cited() if corrects else {}
+            batch = self.detector.step(1, WALL)
+            if batch is None:
+                break
             self.batches.append(batch)
             self._check(batch)
         self.sound = True
@@ -479,10 +484,13 @@ class Life(RuleBasedStateMachine):
         self.alerts += batch.alerts
 
     def _cites(self, name: Name, story: Story) -> bool:
-        """Whether a key has a story in its run, after what it does not change."""
         target, key_type, key = name
-        state = self.detector._shard.keys.get(str(Key(KeyType(key_type), key, Target.parse(target))))
-        return state is not None and story.item.event().event_id in state.cited()
+        key_name = str(Key(KeyType(key_type), key, Target.parse(target)))
+        return story.item.event().event_id in self.cited.get(key_name, ())
+
+    def _read_cited(self) -> dict[str, set[str]]:
+        """By key what its runs and alert cite, before an item changes it."""
+        return {name: state.cited() for name, state in self.detector._shard.keys.items()}
 
     @rule(later_ms=st.sampled_from(LATER_MS), told=told_items)
     def an_item_comes(self, later_ms: int, told: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ class Board:
         return sorted(narrower, key=_rank)
 
     def describe(self, alert: AlertEvent, now: datetime) -> dict[str, Any]:
-        """An alert with what people did about it and the alerts it includes, for scripts; absent where there is none."""
+        """An alert, what people did about it and the alerts it includes, for scripts; absent where there is none."""
         said = {
             "alert": alert,
             "acknowledgement": self.actions.acknowledgement_of(alert.alert_id),

@@ -190,9 +190,7 @@ class ShardRun:
     async def _restore(self) -> Detector:
         start = time.perf_counter()
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, self._shard))
-        detector = await self._thread.run(
-            lambda: restore_detector(self._settings, self._rules, self._shard, changelog)
-        )
+        detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, self._shard, changelog))
         gc.freeze()  # what was restored lives long: it need not be walked over for garbage again and again
         await self._begin(detector)
         places = self._places(detector)
