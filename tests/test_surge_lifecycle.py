@@ -366,12 +366,14 @@ def taken_back(number: int, seconds: float, status: ItemStatus, **options: Any) 
     return later.model_copy(update={"item_id": f"item-{number}", "title": f"story {number} again"})
 
 
-def revised(items: list[tuple[float, dict[str, object]]], *words: LabelledEvent, **rules: Any) -> list[AlertEvent]:
+def revised(
+    items: list[tuple[float, dict[str, object]]], *words: LabelledEvent, key: str = ENTITY, **rules: Any
+) -> list[AlertEvent]:
     events = sorted([*stream(items), *words], key=lambda each: each.clock)
     events = [
         each.model_copy(update={"input": each.input.model_copy(update={"offset": n})}) for n, each in enumerate(events)
     ]
-    return [alert for alert in detect(Rules(**rules), events, emitted_at=WALL, run_out=True) if alert.key == ENTITY]
+    return [alert for alert in detect(Rules(**rules), events, emitted_at=WALL, run_out=True) if alert.key == key]
 
 
 def numbers_of_the_burst(items: list[tuple[float, dict[str, object]]]) -> list[int]:
@@ -420,6 +422,22 @@ def test_a_correction_that_is_as_bad_changes_the_words_and_no_count():
     said = next(alert for alert in alerts if alert.detected_at == word.clock)
     assert said.n_negative == 12
     assert word.title in {evidence.title for evidence in said.evidence}
+
+
+def test_once_its_copies_are_unknown_a_correction_revises_who_cites_the_story_and_is_a_new_one_to_all_others():
+    items = background(8) + burst(LEARNED, 12)
+    sixth = numbers_of_the_burst(items)[5]
+    early, late = (
+        [taken_back(sixth, seconds, ItemStatus.corrected, symbols=("ACME", "OTHER"), topic="other")]
+        for seconds in (LEARNED + 5.5 * 600, LEARNED + 12 * 600)
+    )
+    others = burst(LEARNED + 13 * 600, 7, symbols=("OTHER",), gap=60)
+    for words, count in ((early, 7), (late, 8)):
+        alerts = revised(items, *words, copy_window_hours=1)
+        assert max(alert.n_negative for alert in alerts) == 12
+        assert words[0].title in {evidence.title for evidence in alerts[-1].evidence}
+        about = revised(items + others, *words, copy_window_hours=1, key="symbol:OTHER")
+        assert max(alert.n_negative for alert in about) == count
 
 
 def test_an_alert_whose_stories_are_all_taken_back_ends_so():
