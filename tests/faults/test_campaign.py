@@ -24,9 +24,7 @@ def seed() -> int:
     return int(os.environ.get("STACKNORM_SEED") or secrets.randbelow(1 << 32))
 
 
-def survive(
-    seed: int, size: Size, folder: Path, tell_at_end: Tell, bundle: str | None = None, shards: int = 1
-) -> None:
+def survive(seed: int, size: Size, folder: Path, tell_at_end: Tell, bundle: str | None = None, shards: int = 1) -> None:
     print(f"seed {seed}")
     report = run_campaign(seed, size, folder, print, bundle=bundle, shards=shards)
     tell_at_end(report.recoveries)
