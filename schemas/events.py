@@ -299,9 +299,8 @@ class AlertEvent(Event):
     ``ratio`` = n_negative / expected. The test is the Gamma-Poisson run-CUSUM: ``W`` of the rate multiple ``R`` against
     its threshold ``h``, for a ``budget`` of false alerts a day. ``p_value`` is the chance of so many stories or more in
     this time at the usual rate, ``chance_a_day`` how many alerts of this strength chance alone gives a day, over all
-    keys. ``inhibited_by`` are wider alerts that tell the same story, ``inhibits`` narrower ones. ``quality`` says what
-    speaks against the numbers. Of another ``target`` than negative sentiment, what is called negative here is what the
-    target counts.
+    keys. ``inhibited_by`` are wider alerts that tell the same story. ``quality`` says what speaks against the numbers.
+    Of another ``target`` than negative sentiment, what is called negative here is what the target counts.
     """
 
     alert_id: str
@@ -331,7 +330,6 @@ class AlertEvent(Event):
     chance_a_day: Annotated[Measure, Field(ge=0)] | None = None
     target: str | None = None
     inhibited_by: tuple[AlertRef, ...] = ()
-    inhibits: tuple[AlertRef, ...] = ()
     quality: tuple[Literal["model_changed", "degraded_stack"], ...] = ()
     baseline: Baseline
     evidence: Annotated[tuple[Evidence, ...], Field(max_length=10)]

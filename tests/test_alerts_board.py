@@ -3,15 +3,16 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 import schemas
-from schemas.events import AlertAction, AlertEvent, AlertStatus, ResolveReason, Severity
+from schemas.events import AlertAction, AlertEvent, AlertStatus, KeyType, ResolveReason, Severity
 from worker.actions import acknowledge, dispose, note, silence
-from worker.alerts.board import SHORT_CHARS, Board, NotFound, make_board
+from worker.alerts.board import SHORT_CHARS, Board, NotFound, as_data, make_board
 from worker.alerts.tables import find_silenced, render_list, render_silences, render_whole, tell_length
 from worker.console import read_length
 from worker.matchers import parse_matcher
@@ -126,6 +127,21 @@ def test_an_alert_is_shown_whole_with_all_that_was_done_in_order():
     assert "note:3" not in told
     assert "acknowledge:4f2a" in told
     assert "nobody has done anything" in shown(render_whole(board(ALERT), ALERT, NOON))
+
+
+def test_an_alert_is_shown_with_the_narrower_ones_whose_story_it_tells():
+    wider = alert("4f2a", key_type=KeyType.topic, key="Macro")
+    told_by = {"inhibited_by": [{"alert_id": "4f2a", "key_type": "topic", "key": "Macro"}]}
+    narrower = [
+        AlertEvent.model_validate_json(orjson.dumps(as_data(alert(f"b{n}")) | told_by | {"key": f"symbol:N{n}"}))
+        for n in range(2)
+    ]
+    seen = board(wider, *narrower, alert("cc"))
+    assert "includes: entity N0 (b0), entity N1 (b1)" in shown(render_whole(seen, wider, NOON))
+    assert seen.describe(wider, NOON)["includes"] == ["b0", "b1"]
+    for other in (*narrower, alert("cc")):
+        assert "includes" not in shown(render_whole(seen, other, NOON))
+        assert "includes" not in seen.describe(other, NOON)
 
 
 def test_what_people_wrote_steers_no_terminal_and_is_no_markup():

@@ -77,6 +77,24 @@ def test_topics_and_settings_of_more_partitions_than_the_state_stop_both_roles_a
 
 
 @pytest.mark.kafka
+def test_another_number_of_shards_than_the_state_has_stops_both_roles_and_check(bootstrap, prefix):
+    settings = load_trial_settings(bootstrap, prefix, 2)
+    wider = load_trial_settings(bootstrap, prefix, 2, surge={"shards": 3})
+    asyncio.run(begin_state(settings))
+    topic = settings.topic_names.surge_state
+    status, said = command(wider, "check", "--no-bundle")
+    assert status == 2, said
+    assert f"topic {topic} has 1 partitions, not 3: set surge.shards to match if the detector has not begun yet" in said
+
+    asyncio.run(alter(settings, 3, topic))
+    for words in (("check", "--no-bundle"), ("run", "--only", "labeller"), ("run", "--only", "detector")):
+        status, said = command(wider, *words)
+        assert (words, status) == (words, 2), said
+        assert f"{topic} cannot be continued from: it is of shard 0 of 1, and with surge.shards = 3 this is" in said
+        assert "set surge.shards = 1, or begin anew under another topics.prefix" in said
+
+
+@pytest.mark.kafka
 def test_topics_altered_behind_the_settings_stop_a_start(bootstrap, prefix):
     settings = load_trial_settings(bootstrap, prefix, 2)
     asyncio.run(begin_state(settings))

@@ -24,7 +24,7 @@ from worker.errors import Abortable, Fatal, Fenced
 from worker.kafka.admin import create_topics, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
-from worker.kafka.sink import Delivery, Sink, Writer
+from worker.kafka.sink import Delivery, Sink, TransactionalSink, Writer
 from worker.kafka_settings import KafkaSettings
 from worker.kip447 import fetch_committed
 from worker.records import OutRecord, PartitionClock, Record
@@ -32,9 +32,10 @@ from worker.runner.clocks import recall_clocks
 from worker.runner.compute import ComputeThread
 from worker.runner.detector import run_detector
 from worker.runner.labeller import Labeller, run_labeller
-from worker.runner.tasks import run_until_first
+from worker.runner.surroundings import Surroundings
+from worker.runner.tasks import run_together, run_until_first
 from worker.runner.vitals import Vitals
-from worker.settings import Settings, TopicSettings, UnitSettings
+from worker.settings import Settings, SurgeSettings, TopicSettings, UnitSettings
 from worker.surge.rules import Rules
 
 PARTITIONS = 2
@@ -199,6 +200,28 @@ async def test_loops_end_with_the_first_and_its_failure_is_raised() -> None:
     with pytest.raises(Fatal, match="broken"):
         await run_until_first(forever(), failing())
     assert ended == ["forever"]
+
+
+async def test_loops_that_run_together_all_end_by_themselves_unless_one_fails() -> None:
+    ended = []
+
+    async def ending(seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+            ended.append(seconds)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def failing() -> None:
+        await asyncio.sleep(0.02)
+        raise Fatal("broken")
+
+    await run_together(ending(0.01), ending(0.1))
+    assert ended == [0.01, 0.1]
+    with pytest.raises(Fatal, match="broken"):
+        await run_together(ending(100), failing())
+    assert ended == [0.01, 0.1, "cancelled"]
 
 
 @pytest.mark.parametrize("role", ["labeller", "detector"])
@@ -582,3 +605,48 @@ async def test_a_second_detector_stands_by_and_takes_over(settings: Settings) ->
         records = await Follower(settings, topics.alerts, partitions=1).count(len(expected))
     alerts = [AlertEvent.model_validate_json(record.value or b"") for record in records]
     assert comparable(alerts) == comparable(expected)
+
+
+@pytest.mark.kafka
+async def test_a_shard_that_was_fenced_begins_again_from_its_state_and_the_other_one_goes_on(
+    settings: Settings,
+) -> None:
+    topics = TopicSettings(prefix=f"{settings.topics.prefix}two.", partitions=PARTITIONS)
+    settings = settings.model_copy(update={"topics": topics, "surge": SurgeSettings(shards=2)})
+    await create_topics(settings.kafka, settings.topic_specs, 1)
+    names = settings.topic_names
+    lines = archive(3, seed=5)
+    half = len(lines) * 2 // 3
+    begun: list[str] = []
+
+    def make_compute(name: str) -> ComputeThread:
+        begun.append(name)
+        return ComputeThread(name)
+
+    def detecting(stop: asyncio.Event, vitals: Vitals) -> Any:
+        return run_detector(settings, SENSITIVE, stop, vitals, Surroundings(make_compute=make_compute))
+
+    async with running(labelling(settings)), running(detecting):
+        await feed_archive(settings, lines[:half])
+        await Follower(settings, names.alerts, partitions=1).count(1)
+        assert sorted(begun) == ["detector-0", "detector-1"]
+        fence = TransactionalSink(settings.kafka, f"{settings.detector_group}-shard-1", "test")
+        await fence.start()
+        await fence.stop()
+        await feed_archive(settings, lines[half:])
+        await feed_heartbeats(settings, lines[-1][0] + 86_400_000)
+        labelled = await Follower(settings, names.labelled).count(len(lines))
+        parts = [
+            events_of([record for record in labelled if record.partition == number]) for number in range(PARTITIONS)
+        ]
+        expected = detect(SENSITIVE, *parts, emitted_at=datetime.now(UTC), run_out=True)
+        follower = Follower(settings, names.alerts, partitions=1)
+        await follower.count(len(expected))
+        records = await follower.rest()
+    assert (begun.count("detector-0"), begun.count("detector-1")) == (1, 2)
+    alerts = [AlertEvent.model_validate_json(record.value or b"") for record in records]
+
+    def place(alert: AlertEvent) -> tuple[str, int]:
+        return alert.alert_id, alert.revision
+
+    assert comparable(sorted(alerts, key=place)) == comparable(sorted(expected, key=place))

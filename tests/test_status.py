@@ -17,17 +17,25 @@ from worker.kafka.groups import Owner
 from worker.kafka.sink import TransactionalSink, Writer
 from worker.records import OutRecord
 from worker.settings import Settings, load_settings
-from worker.status import PartitionStatus, Status, describe_status, read_status, render_status
+from worker.status import PartitionStatus, ShardStatus, Status, describe_status, read_status, render_status
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=9)
 STATUS = Status(
     NOW,
     [
         PartitionStatus(0, Owner("stacknorm-1", "10.0.0.7"), Lag(7, 0, 9), NOW - timedelta(seconds=4)),
         PartitionStatus(1, None, Lag(None, 3, 3), None),
     ],
-    None,
-    Facts(keys=5, keys_learning=2, learning=False, exposure_days=4.5, clock=NOW, firing=1, late=0),
+    [
+        ShardStatus(
+            None, Facts(keys=5, keys_learning=2, learning=False, exposure_days=4.5, clock=NOW, firing=1, late=0)
+        ),
+        ShardStatus(
+            Owner("stacknorm-2", "10.0.0.8"),
+            Facts(keys=3, keys_learning=0, learning=False, exposure_days=4.5, clock=LATER, firing=2, late=0),
+        ),
+    ],
 )
 
 
@@ -44,13 +52,21 @@ def test_a_script_reads_the_same_as_a_person():
         },
         {"partition": 1, "owner": None, "committed": None, "end": 3, "lag_records": 0, "lag_seconds": 0.0},
     ]
-    assert described["detector"]["clock"] == described["at"] == "2026-11-24T12:00:00.000Z"
+    detector = described["detector"]
+    assert detector["clock"] == described["at"] == "2026-11-24T12:00:00.000Z"
+    assert (detector["keys"], detector["keys_learning"], detector["firing"]) == (8, 2, 3)
+    assert [(each["shard"], each["owner"], each["keys"]) for each in detector["shards"]] == [
+        (0, None, 5),
+        (1, {"client_id": "stacknorm-2", "host": "10.0.0.8"}, 3),
+    ]
     console = Console(width=120)
     with console.capture() as shown:
         console.print(render_status(STATUS))
     words = " ".join(shown.get().split())
     assert "0 stacknorm-1 at 10.0.0.7 7 9 2 4.0 1 nobody - 3 0 0.0" in words
-    assert "5 keys, 2 of them learning; 1 alerts firing" in words
+    assert "detector shard 0: nobody, clock 2026-11-24 12:00:00Z, watching 5 keys, 2 of them learning; 1 al" in words
+    assert "detector shard 1: stacknorm-2 at 10.0.0.8, clock 2026-11-24 12:00:09Z, watching 3 keys, 0 of them" in words
+    assert "all shards: 8 keys, 2 of them learning; 3 alerts firing" in words
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The life of alerts, step by step, beside a plain model of what the documents say of it."""
 
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -18,6 +18,7 @@ from schemas.events import (
     Entity,
     InputRef,
     ItemStatus,
+    KeyType,
     LabelledEvent,
     NewsItem,
     Progress,
@@ -27,7 +28,7 @@ from schemas.events import (
 from surge_streams import STACK, WALL, at, event, mark, sentiment
 from worker.codec import similarity_keys
 from worker.detector import Batch, Detector, Position, detect
-from worker.surge.keys import NEGATIVE, Target, Watchlist
+from worker.surge.keys import NEGATIVE, Key, Target, Watchlist
 from worker.surge.rules import Rules
 
 MINUTE_MS = 60_000
@@ -196,18 +197,21 @@ class Model:
         alert_id = self.open.get(name)
         return [] if alert_id is None else [self.by_input[i.partition, i.offset] for i in _inputs(self.last[alert_id])]
 
-    def hear(self, item: Item) -> None:
-        """An item came: who must be revised, who may open, who lost a story."""
+    def hear(self, item: Item, cites: Callable[[Name, Story], bool]) -> None:
+        """An item came: who must be revised, who may open, who lost a story.
+
+        ``cites`` says what no alert shows: whether a key has a story in one of its runs.
+        """
         for alert_id in self.open.values():
             end_ms = self._end_ms(alert_id)
             assert end_ms is None or end_ms >= item.clock_ms, "an alert outlived its end"
         self._advance(item)
         self.due, self.may_open, self.lost = set(), set(), set()
-        told = None if item.status is ItemStatus.usable else self._find_told(item)
-        if told is not None:
-            self._correct(told, item)
-        elif not item.abstained and item.status is not ItemStatus.withdrawn:
-            self._tell(item)
+        told = [] if item.status is ItemStatus.usable else self._find_told(item)
+        revised = self._correct(told, item, cites)
+        fresh = any(story.takes_copies(item.clock_ms) for story in told)
+        if not (fresh or item.abstained or item.status is ItemStatus.withdrawn):
+            self._tell(item, revised)
 
     def _advance(self, item: Item) -> None:
         if self.heard_clock_ms is not None:
@@ -217,38 +221,39 @@ class Model:
             self.learning_since_ms = self.exposure_ms
         self.heard[item.stack] = self.exposure_ms
 
-    def _find_told(self, item: Item) -> Story | None:
-        for item_id in (item.item_id, item.supersedes):
-            for story in reversed(self.stories):
-                if story.item.item_id == item_id and any(story.keys.values()) and self.knows(story, item.clock_ms):
-                    return story
-        return None
+    def _find_told(self, item: Item) -> list[Story]:
+        named = [story for story in self.stories if story.item.item_id in {item.item_id, item.supersedes}]
+        return [story for story in named if any(story.item.keys().values())]  # others never mattered
 
-    def knows(self, story: Story, clock_ms: int) -> bool:
-        return story.takes_copies(clock_ms) or any(story in self.cited(name) for name in story.keys)
-
-    def _correct(self, story: Story, item: Item) -> None:
+    def _correct(self, told: list[Story], item: Item, cites: Callable[[Name, Story], bool]) -> set[Name]:
+        """Take stories back where they are known: everywhere for some hours, then by the keys that cite them."""
         whole = item.status is ItemStatus.withdrawn
         still = set() if whole or item.abstained else {name for name, hit in item.keys().items() if hit}
-        self.lost = story.hits - still
-        self.due = {
-            name for name in story.hits if name in self.open and (name in self.lost or story in self.cited(name))
-        }
-        story.hits &= still
-        if whole:
-            story.never |= self.lost
+        revised: set[Name] = set()
+        for story in told:
+            fresh = story.takes_copies(item.clock_ms)
+            cited = {name for name in story.hits if story in self.cited(name)}
+            known = story.hits if fresh else cited | {name for name in story.hits if cites(name, story)}
+            lost = known - still
+            revised |= known
+            self.lost |= lost
+            self.due |= (lost | cited) & self.open.keys()
+            story.hits = story.hits - lost
+            if whole:
+                story.never |= lost
+        return revised
 
-    def _tell(self, item: Item) -> None:
+    def _tell(self, item: Item, revised: set[Name]) -> None:
         known = self._find_original(item)
         if known is not None:
             known.copies += 1
             return
-        keys = item.keys()
+        keys = {name: hit for name, hit in item.keys().items() if name not in revised}
         hits = {name for name, hit in keys.items() if hit}
         story = Story(item, self.exposure_ms, keys, set(hits))
         self.stories.append(story)
         self.by_input[item.partition, item.offset] = story
-        self.due = hits & self.open.keys()
+        self.due |= hits & self.open.keys()
         self.may_open = set() if self.learning else hits - self.due
 
     def _find_original(self, item: Item) -> Story | None:
@@ -340,12 +345,10 @@ class Model:
 
     def _check_others(self, alert: AlertEvent, name: Name) -> None:
         assert not alert.inhibited_by or name[1] == "entity"
-        assert not alert.inhibits or name[1] == "topic"
-        for refs, key_type in ((alert.inhibited_by, "topic"), (alert.inhibits, "entity")):
-            for ref in refs:
-                other = self.last[ref.alert_id]
-                assert (other.status, other.key_type.value, other.key) == (AlertStatus.firing, key_type, ref.key)
-                assert other.target == alert.target
+        for ref in alert.inhibited_by:
+            other = self.last[ref.alert_id]
+            assert (other.status, other.key_type.value, other.key) == (AlertStatus.firing, "topic", ref.key)
+            assert other.target == alert.target
 
     def _frozen_end_ms(self, alert_id: str) -> int:
         since = self.fired.get(alert_id, self.first[alert_id])
@@ -453,7 +456,12 @@ class Life(RuleBasedStateMachine):
 
     def _go_on(self) -> None:
         self.sound = False
-        while (batch := self.detector.step(1, WALL)) is not None:
+        while True:
+            corrects = any(item.status is not ItemStatus.usable for item in self.waiting)
+            self.cited = self._read_cited() if corrects else {}
+            batch = self.detector.step(1, WALL)
+            if batch is None:
+                break
             self.batches.append(batch)
             self._check(batch)
         self.sound = True
@@ -471,9 +479,18 @@ class Life(RuleBasedStateMachine):
             item = min(self.waiting, key=lambda each: (each.clock_ms, each.partition, each.offset))
             self.waiting.remove(item)
             self.applied.append(item)
-            self.model.hear(item)
+            self.model.hear(item, self._cites)
         self.model.check(batch.alerts, item)
         self.alerts += batch.alerts
+
+    def _cites(self, name: Name, story: Story) -> bool:
+        target, key_type, key = name
+        key_name = str(Key(KeyType(key_type), key, Target.parse(target)))
+        return story.item.event().event_id in self.cited.get(key_name, ())
+
+    def _read_cited(self) -> dict[str, set[str]]:
+        """By key what its runs and alert cite, before an item changes it."""
+        return {name: state.cited() for name, state in self.detector._shard.keys.items()}
 
     @rule(later_ms=st.sampled_from(LATER_MS), told=told_items)
     def an_item_comes(self, later_ms: int, told: dict[str, Any]) -> None:
@@ -525,16 +542,14 @@ class Life(RuleBasedStateMachine):
     def a_story_is_taken_back(
         self, data: st.DataObject, status: ItemStatus, superseding: bool, told: dict[str, Any]
     ) -> None:
-        """One that is certainly known still, or certainly not: its alerts are over and its runs too old."""
+        """One that an alert cites, or that is fresh, or any."""
         self._settle()
-        known = [story for story in self.model.stories if self.model.knows(story, self.now_ms)]
-        cited = [story for story in known if any(story in self.model.cited(name) for name in self.model.open)]
-        old_ms = self.now_ms - round(RULES.copy_window_hours * HOUR_MS + RULES.max_run_days * DAY_MS)
-        forgotten = [s for s in self.model.stories if s.item.clock_ms < old_ms and not s.keys.keys() & self.model.open]
-        some = [stories for stories in (cited, known, forgotten) if stories]
-        if some:
-            story = data.draw(st.sampled_from(data.draw(st.sampled_from(some))))
-            self._take_back(story, status, superseding, told)
+        stories = self.model.stories
+        cited = [story for story in stories if any(story in self.model.cited(name) for name in self.model.open)]
+        fresh = [story for story in stories if story.takes_copies(self.now_ms)]
+        some = [each for each in (cited, fresh, stories) if each]
+        story = data.draw(st.sampled_from(data.draw(st.sampled_from(some))))
+        self._take_back(story, status, superseding, told)
 
     @precondition(lambda self: self.model.open)
     @rule(
@@ -548,7 +563,7 @@ class Life(RuleBasedStateMachine):
             name = data.draw(st.sampled_from(sorted(self.model.open)))
             for story in self.model.cited(name):
                 self._settle()
-                if self.model.knows(story, self.now_ms):
+                if name in self.model.open and story in self.model.cited(name):
                     self._take_back(story, status, False, told | {"negative": False})
 
     @rule(told=told_items)

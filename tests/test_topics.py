@@ -25,6 +25,15 @@ def test_a_changed_number_of_partitions_is_refused_with_the_mend():
     assert problem.startswith("topic news.labelled has 3 partitions, not 6: set topics.partitions")
 
 
+def test_every_shard_has_a_partition_of_the_state():
+    spec = next(each for each in plan_topics(Topics(), 6, archive=False, shards=4) if each.name == "news.surge-state")
+    (problem,) = find_differences(spec, state("news.surge-state"))
+    assert problem == (
+        "topic news.surge-state has 1 partitions, not 4: set surge.shards to match if the detector has not begun yet, "
+        "else begin anew (docs/operations.md)"
+    )
+
+
 def test_a_deleting_changelog_is_refused():
     (problem,) = find_differences(
         SPECS["news.surge-state"], state("news.surge-state", config={"cleanup.policy": "delete"})

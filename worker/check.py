@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from stacknorm.errors import StacknormError
-from worker.detector import FRONTIER_KEY, describe_partitions, read_stamp
+from worker.detector import FRONTIER_KEY, Stamp, read_stamp
 from worker.engines import load_engine
 from worker.errors import Misconfigured, WorkerError
 from worker.kafka.admin import describe_topics
 from worker.kafka.connection import Place
 from worker.settings import Settings
 from worker.sinks.tail import open_reader
+from worker.surge.ownership import Ownership
 from worker.topics import find_differences
 
 
@@ -42,19 +43,22 @@ async def check_topics(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def check_state(settings: Settings) -> Finding:
-    """The detector's state, by its newest record: that it can be gone on from, once there is one."""
-    place = Place(settings.topic_names.surge_state, 0)
-    partitions = settings.topics.partitions
+    """The detector's state, by the newest record of each shard: that it can be gone on from, once there is one."""
+    topic, shards, partitions = settings.topic_names.surge_state, settings.surge.shards, settings.topics.partitions
     async with open_reader(settings, "check") as reader:
-        frontier = (await reader.read_last([place])).get(place)
-    if frontier is None or frontier.key != FRONTIER_KEY or frontier.value is None:
-        return Finding("state", "none yet")
-    try:
-        stamped = read_stamp(frontier.value, settings.state_versions)
-    except ValueError as error:
-        return Finding("state", place.topic, f"{place.topic} cannot be continued from: {error}")
-    problem = f"{place.topic} cannot be continued from: {describe_partitions(stamped, partitions)}"
-    return Finding("state", f"of {stamped} partitions", None if stamped == partitions else problem)
+        last = await reader.read_last([Place(topic, shard) for shard in range(shards)])
+    begun = {place.partition: record.value for place, record in last.items() if record.key == FRONTIER_KEY}
+    for shard, frontier in sorted(begun.items()):
+        if frontier is None:
+            continue
+        try:
+            problem = read_stamp(frontier, settings.state_versions).compare(Stamp(partitions, Ownership(shard, shards)))
+        except ValueError as error:
+            problem = str(error)
+        if problem is not None:
+            return Finding("state", topic, f"{topic} cannot be continued from: {problem}")
+    several = f" and {shards} shards" if shards > 1 else ""
+    return Finding("state", f"of {partitions} partitions{several}" if begun else "none yet")
 
 
 def check_bundle(settings: Settings) -> Finding:

@@ -7,12 +7,14 @@ and one frontier record. When a batch is not committed the whole detector is thr
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
 from worker.labelled import News
 from worker.merge import UNKNOWN_CLOCK, Merge, Position
 from worker.surge.baseline import DAY_MS
+from worker.surge.keys import Key
+from worker.surge.ownership import WHOLE, Ownership
 from worker.surge.revision import clock_of, instant_of
 from worker.surge.rules import Rules
 from worker.surge.shard import Shard
@@ -52,6 +54,20 @@ class Facts:
     late: int
 
 
+def combine_facts(shards: Sequence[Facts]) -> Facts:
+    """Of all shards together: their keys and alerts summed, and where the last of them stands."""
+    clocks = [facts.clock for facts in shards if facts.clock is not None]
+    return Facts(
+        keys=sum(facts.keys for facts in shards),
+        keys_learning=sum(facts.keys_learning for facts in shards),
+        learning=any(facts.learning for facts in shards),
+        exposure_days=min(facts.exposure_days for facts in shards),
+        clock=min(clocks) if len(clocks) == len(shards) else None,
+        firing=sum(facts.firing for facts in shards),
+        late=max(facts.late for facts in shards),
+    )
+
+
 class Detector:
     """Takes what is read from the labelled and progress partitions and gives batches to commit.
 
@@ -59,13 +75,22 @@ class Detector:
     between batches change them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, partitions: int, versions: Versions = STATE, *, trends: bool = False) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        partitions: int,
+        versions: Versions = STATE,
+        *,
+        trends: bool = False,
+        ownership: Ownership = WHOLE,
+    ) -> None:
         self._partitions = partitions
+        self._ownership = ownership
         self._versions = versions
         self._merge: Merge[News] = Merge(partitions)
         self._counts_trends = trends
-        self._trends = Trends(rules.version, versions)
-        self._shard = Shard(rules, versions, self._trends if trends else None)
+        self._trends = Trends(rules.version, versions, ownership)
+        self._shard = Shard(rules, versions, self._trends if trends else None, ownership)
         self._raw_next_offset: dict[int, int] = {}
         self._written_bound_ms = UNKNOWN_CLOCK
         self._late = 0
@@ -79,13 +104,15 @@ class Detector:
         versions: Versions = STATE,
         *,
         trends: bool = False,
+        ownership: Ownership = WHOLE,
     ) -> "Detector":
         """The detector as its committed changelog, in order, left it; a new one if that is empty.
 
         Raises:
-            ValueError: A record is of a version that is not read, or the state is of another number of partitions.
+            ValueError: A record is of a version that is not read, or the state is of another number of partitions or
+                of another shard.
         """
-        detector = cls(rules, partitions, versions, trends=trends)
+        detector = cls(rules, partitions, versions, trends=trends, ownership=ownership)
         newest = dict(changelog)
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
@@ -94,8 +121,8 @@ class Detector:
         return detector
 
     def _restore_from(self, frontier: dict[str, Any], records: Mapping[str, bytes]) -> None:
-        if (stamped := len(frontier["partitions"])) != self._partitions:
-            raise ValueError(describe_partitions(stamped, self._partitions))
+        if (problem := _stamp_of(frontier).compare(Stamp(self._partitions, self._ownership))) is not None:
+            raise ValueError(problem)
         for number, labelled, progress, marked_clock_ms, raw in frontier["partitions"]:
             self._merge.start(number, Position(labelled, progress), marked_clock_ms)
             self._raw_next_offset[number] = raw
@@ -197,10 +224,17 @@ class Detector:
         }
         if self._counts_trends:
             frontier["trends"] = self._trends.told
+        if not self._ownership.whole:
+            frontier["shard"] = list(self._ownership)
         self._written_bound_ms = self._merge.bound_ms()
         sealed = (FRONTIER_KEY, self._versions.seal(FRONTIER_KEY.decode(), frontier))
         changes = (*self._shard.take_changes(), *self._trends.take_changes(), sealed)
-        return Batch(tuple(alerts), changes, applied, tuple(trends))
+        return Batch(tuple(self._own(alerts)), changes, applied, tuple(trends))
+
+    def _own(self, alerts: Sequence[AlertEvent]) -> Iterable[AlertEvent]:
+        """Those that are published here: all shards keep the common keys, and one speaks of each."""
+        owns = self._ownership.owns
+        return alerts if self._ownership.whole else [alert for alert in alerts if owns(str(Key.of(alert)))]
 
     @property
     def learning(self) -> bool:
@@ -217,28 +251,47 @@ class Detector:
         return self._shard.learning.stack
 
     def facts(self) -> Facts:
-        """Where this shard stands, as of the last batch."""
+        """Where this shard stands with the keys that it owns, as of the last batch."""
         shard, learning = self._shard, self.learning
-        keys = shard.keys
+        keys, young, firing = shard.count_keys()
         clock_ms = self._merge.clock_ms
         return Facts(
-            keys=len(keys),
-            keys_learning=len(keys) if learning else keys.young,
+            keys=keys,
+            keys_learning=keys if learning else young,
             learning=learning,
             exposure_days=shard.exposures.flat.total_ms / DAY_MS,
             clock=None if clock_ms == UNKNOWN_CLOCK else instant_of(clock_ms),
-            firing=keys.firing,
+            firing=firing,
             late=self._late,
         )
 
 
-def read_stamp(frontier: bytes, versions: Versions = STATE) -> int:
-    """The number of partitions that the state is of.
+class Stamp(NamedTuple):
+    """What the state of a shard is of, beside its records."""
+
+    partitions: int
+    ownership: Ownership
+
+    def compare(self, given: "Stamp") -> str | None:
+        """What is wrong where other settings are given, with its mend; None where nothing is."""
+        if self.partitions != given.partitions:
+            return describe_partitions(self.partitions, given.partitions)
+        if self.ownership != given.ownership:
+            return describe_shards(self.ownership, given.ownership)
+        return None
+
+
+def read_stamp(frontier: bytes, versions: Versions = STATE) -> Stamp:
+    """What the state is of.
 
     Raises:
         ValueError: The record is of a version that is not read.
     """
-    return len(versions.open(FRONTIER_KEY.decode(), frontier, dict)["partitions"])
+    return _stamp_of(versions.open(FRONTIER_KEY.decode(), frontier, dict))
+
+
+def _stamp_of(frontier: Mapping[str, Any]) -> Stamp:
+    return Stamp(len(frontier["partitions"]), Ownership(*frontier.get("shard", WHOLE)))
 
 
 def describe_partitions(stamped: int, given: int) -> str:
@@ -247,6 +300,15 @@ def describe_partitions(stamped: int, given: int) -> str:
         f"it is of {stamped} partitions, and topics.partitions is {given}: set topics.partitions = {stamped}, or, "
         "where topics were given more partitions, which Kafka cannot take back, begin anew under another topics.prefix "
         "and group_prefix, with topics.raw (docs/operations.md)"
+    )
+
+
+def describe_shards(stamped: Ownership, given: Ownership) -> str:
+    """What is wrong when the state is of another number of shards, with its mend."""
+    return (
+        f"it is of {stamped}, and with surge.shards = {given.shards} this is {given}: set surge.shards = "
+        f"{stamped.shards}, or begin anew under another topics.prefix and group_prefix, with topics.raw "
+        "(docs/operations.md)"
     )
 
 

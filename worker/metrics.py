@@ -44,6 +44,10 @@ NOTIFY_OLDEST_SECONDS = Gauge(
     "How long the oldest revision waits that should have been sent",
     ["receiver"],
 )
-DETECTOR_KEYS = Gauge("stacknorm_detector_keys", "Keys in the detector's state")
-DETECTOR_LEARNING = Gauge("stacknorm_detector_learning", "1 while the detector is learning and nothing may fire")
-MERGE_CLOCK_SECONDS = Gauge("stacknorm_merge_clock_seconds", "The merge clock, as seconds since the epoch")
+DETECTOR_KEYS = Gauge("stacknorm_detector_keys", "Keys in the detector's state, by the shard that owns them", ["shard"])
+DETECTOR_LEARNING = Gauge(
+    "stacknorm_detector_learning", "1 while the detector is learning and nothing may fire", ["shard"]
+)
+MERGE_CLOCK_SECONDS = Gauge(
+    "stacknorm_merge_clock_seconds", "The merge clock of each shard, as seconds since the epoch", ["shard"]
+)

@@ -164,6 +164,8 @@ class SurgeSettings(Section):
     """Whether counts and mean sentiment of each key are written to the trends topic: 5 minutes, hours, days."""
     primer: Path | None = None
     """What `backfill` learned from an archive: the detector starts from it instead of learning for three days."""
+    shards: Annotated[int, Field(gt=0, le=64)] = 1
+    """Parts that the detector's keys are shared out in, each run by one process; it cannot change later."""
     state_version: Annotated[int, Field(ge=STATE.oldest, le=STATE.newest)] = STATE.oldest
     """Of the state's records that are written; the newest once no worker of the last version runs."""
 
@@ -265,7 +267,8 @@ class Settings(BaseSettings):
     @property
     def topic_specs(self) -> tuple[TopicSpec, ...]:
         """How the topics must be."""
-        return plan_topics(self.topic_names, self.topics.partitions, archive=self.idle_clock == "data")
+        archive = self.idle_clock == "data"
+        return plan_topics(self.topic_names, self.topics.partitions, archive=archive, shards=self.surge.shards)
 
     @property
     def unit_limits(self) -> UnitLimits:

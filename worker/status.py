@@ -11,7 +11,7 @@ from rich.text import Text
 
 from schemas.events import format_instant
 from worker.codec import to_instant
-from worker.detector import Facts
+from worker.detector import Facts, combine_facts
 from worker.kafka.admin import Lag, read_lag
 from worker.kafka.connection import Place
 from worker.kafka.groups import Owner, read_owners
@@ -38,13 +38,25 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """A shard of the detector: who runs it, and where it stands by its committed state."""
+
+    owner: Owner | None
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """All of it at one time."""
 
     at: datetime
     partitions: Sequence[PartitionStatus]
-    shard_owner: Owner | None
-    facts: Facts
+    shards: Sequence[ShardStatus]
+
+    @property
+    def facts(self) -> Facts:
+        """Of the whole detector."""
+        return combine_facts([shard.facts for shard in self.shards])
 
 
 async def read_status(settings: Settings, now: datetime) -> Status:
@@ -56,22 +68,27 @@ async def read_status(settings: Settings, now: datetime) -> Status:
     async with open_reader(settings, "status") as reader:
         waiting = await _read_oldest(reader, topics.raw, lags)
         facts = await _read_facts(reader, settings)
+    shards = [ShardStatus(shard_owners.get(shard), each) for shard, each in enumerate(facts)]
     partitions = [
         PartitionStatus(partition, owners.get(partition), lag, waiting.get(partition))
         for partition, lag in sorted(lags.items())
     ]
-    return Status(now, partitions, shard_owners.get(0), facts)
+    return Status(now, partitions, shards)
 
 
 async def read_detector_facts(settings: Settings) -> Facts:
-    """Where the detector stands by its committed state."""
+    """Where the detector, all its shards together, stands by its committed state."""
     async with open_reader(settings, "status") as reader:
-        return await _read_facts(reader, settings)
+        return combine_facts(await _read_facts(reader, settings))
 
 
-async def _read_facts(reader: LogReader, settings: Settings) -> Facts:
-    changelog = await reader.read_newest(Place(settings.topic_names.surge_state, 0))
-    return restore_detector(settings, settings.rules, changelog).facts()
+async def _read_facts(reader: LogReader, settings: Settings) -> list[Facts]:
+    """Of each shard, one after the other: a state may be large."""
+    facts = []
+    for shard in range(settings.surge.shards):
+        changelog = await reader.read_newest(Place(settings.topic_names.surge_state, shard))
+        facts.append(restore_detector(settings, settings.rules, shard, changelog).facts())
+    return facts
 
 
 async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> dict[int, datetime]:
@@ -90,7 +107,6 @@ async def _read_oldest(reader: LogReader, topic: str, lags: dict[int, Lag]) -> d
 
 def describe_status(status: Status) -> dict[str, Any]:
     """For scripts; ends are last stable offsets, so records of open transactions do not wait yet."""
-    facts = status.facts
     return {
         "at": format_instant(status.at),
         "partitions": [
@@ -105,14 +121,23 @@ def describe_status(status: Status) -> dict[str, Any]:
             for row in status.partitions
         ],
         "detector": {
-            "owner": status.shard_owner and status.shard_owner._asdict(),
-            "clock": facts.clock and format_instant(facts.clock),
-            "learning": facts.learning,
-            "exposure_days": round(facts.exposure_days, 3),
-            "keys": facts.keys,
-            "keys_learning": facts.keys_learning,
-            "firing": facts.firing,
+            **_describe_facts(status.facts),
+            "shards": [
+                {"shard": shard, "owner": each.owner and each.owner._asdict(), **_describe_facts(each.facts)}
+                for shard, each in enumerate(status.shards)
+            ],
         },
+    }
+
+
+def _describe_facts(facts: Facts) -> dict[str, Any]:
+    return {
+        "clock": facts.clock and format_instant(facts.clock),
+        "learning": facts.learning,
+        "exposure_days": round(facts.exposure_days, 3),
+        "keys": facts.keys,
+        "keys_learning": facts.keys_learning,
+        "firing": facts.firing,
     }
 
 
@@ -128,15 +153,22 @@ def render_status(status: Status) -> RenderableType:
         table.add_row(
             str(row.partition), owner, committed, str(row.lag.last_stable_offset), str(row.lag.records), lag_seconds
         )
-    return Group(table, Text(), *_render_detector(status))
+    shards = [line for shard, each in enumerate(status.shards) for line in _render_shard(shard, each)]
+    if len(status.shards) > 1:
+        shards.append(Text(f"all shards: {_count_keys(status.facts)}"))
+    return Group(table, Text(), *shards)
 
 
-def _render_detector(status: Status) -> list[Text]:
+def _render_shard(shard: int, status: ShardStatus) -> list[Text]:
     facts = status.facts
-    owner = f"{status.shard_owner.client_id} at {status.shard_owner.host}" if status.shard_owner else "nobody"
+    owner = f"{status.owner.client_id} at {status.owner.host}" if status.owner else "nobody"
     clock = f"{facts.clock:%Y-%m-%d %H:%M:%S}Z" if facts.clock else "not started"
     learning = f"learning: nothing fires yet ({facts.exposure_days:.1f} days seen)" if facts.learning else "watching"
     return [
-        Text(f"detector shard 0: {owner}, clock {clock}, {learning}", "bold"),
-        Text(f"  {facts.keys} keys, {facts.keys_learning} of them learning; {facts.firing} alerts firing"),
+        Text(f"detector shard {shard}: {owner}, clock {clock}, {learning}", "bold"),
+        Text(f"  {_count_keys(facts)}"),
     ]
+
+
+def _count_keys(facts: Facts) -> str:
+    return f"{facts.keys} keys, {facts.keys_learning} of them learning; {facts.firing} alerts firing"

@@ -70,6 +70,10 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    counted_by: str = "topics.partitions"
+    """The setting that says how many partitions."""
+    unless_begun: str = "nothing is labelled yet"
+    """When their number may still be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,13 @@ class TopicState:
     config: Mapping[str, str]
 
 
-def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[TopicSpec, ...]:
+def plan_topics(topics: Topics, partitions: int, *, archive: bool, shards: int = 1) -> tuple[TopicSpec, ...]:
     """What `topics create` makes.
 
     Args:
         topics: their names.
         partitions: of raw, labelled and progress.
+        shards: of the detector, each of which has a partition of its state.
         archive: old records will be replayed, so raw keeps records whatever their timestamps.
     """
     kept_30_days = {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
@@ -106,7 +111,13 @@ def plan_topics(topics: Topics, partitions: int, *, archive: bool) -> tuple[Topi
         TopicSpec(topics.trends, 1, kept_90_days),
         TopicSpec(topics.actions, 1, kept_90_days),
         TopicSpec(topics.notify_state, 1, kept_90_days),
-        TopicSpec(topics.surge_state, 1, {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)}),
+        TopicSpec(
+            topics.surge_state,
+            shards,
+            {"cleanup.policy": "compact", "segment.ms": str(HOUR_MS)},
+            counted_by="surge.shards",
+            unless_begun="the detector has not begun yet",
+        ),
     )
 
 
@@ -118,7 +129,7 @@ def find_differences(spec: TopicSpec, state: TopicState | None) -> list[str]:
     if state.partitions != spec.partitions:
         differences.append(
             f"topic {spec.name} has {state.partitions} partitions, not {spec.partitions}: "
-            "set topics.partitions to match if nothing is labelled yet, else begin anew (docs/operations.md)"
+            f"set {spec.counted_by} to match if {spec.unless_begun}, else begin anew (docs/operations.md)"
         )
     for name, wanted in spec.config.items():
         found = state.config.get(name, "unset")

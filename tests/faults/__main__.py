@@ -34,6 +34,7 @@ def main(
     bundle: Annotated[
         str | None, typer.Option(help="A stack of models that labels; an engine without one else.", show_default=False)
     ] = None,
+    shards: Annotated[int, typer.Option(min=1, help="Of the detector.")] = 1,
     seed: Annotated[
         int | None, typer.Option(envvar="STACKNORM_SEED", help="Of the plan; by chance without it.", show_default=False)
     ] = None,
@@ -47,7 +48,7 @@ def main(
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     say(f"seed {chosen}")
     with tempfile.TemporaryDirectory(prefix="stacknorm-faults-") as folder:
-        report = run_campaign(chosen, size, Path(folder), say, bundle=bundle)
+        report = run_campaign(chosen, size, Path(folder), say, bundle=bundle, shards=shards)
     for problem in report.find_faults():
         err.print(f"FAILED {problem}", style="red", highlight=False, soft_wrap=True)
     print(report.recoveries)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from observer import Observer, patient
 from processes import WORKER, Fleet
 from runs import load_run_settings, run_settings
-from verify import Outputs, Violation, expect, find_violations
+from verify import Outputs, Violation, by_shard, expect, find_violations
 from worker.broker import LocalBroker
 from worker.deterministic import DeterministicEngine
 from worker.errors import Retriable
@@ -77,7 +77,13 @@ def count_headlines(records: int) -> int:
 
 
 def run_campaign(
-    seed: int, size: Size, folder: Path, say: Say, program: Sequence[str] = WORKER, bundle: str | None = None
+    seed: int,
+    size: Size,
+    folder: Path,
+    say: Say,
+    program: Sequence[str] = WORKER,
+    bundle: str | None = None,
+    shards: int = 1,
 ) -> Report:
     """On a cluster of its own, feed, hit and mend as the seed plans it, then read and judge all.
 
@@ -88,13 +94,14 @@ def run_campaign(
         say: told what is being done.
         program: what Python runs as a worker.
         bundle: a stack of models that labels; none: an engine without one.
+        shards: of the detector.
 
     Raises:
         AssertionError: something that must happen did not in time; the end of every worker's log was printed.
     """
     labelling = label_without_model(size) if bundle is None else label_with(bundle)
     with LocalBroker(NODES, properties=SCAN_EVERY_SECOND, report=say) as broker:
-        return asyncio.run(Campaign(seed, size, labelling, broker, folder, say, program).run())
+        return asyncio.run(Campaign(seed, size, labelling, broker, folder, say, program, shards).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ class Campaign:
         folder: Path,
         say: Say,
         program: Sequence[str],
+        shards: int,
     ) -> None:
         self._seed = seed
         self._size = size
@@ -147,7 +155,9 @@ class Campaign:
         self._say = say
         self._program = program
         self._random = Random(seed)
-        self._dotted = campaign_settings(broker.bootstrap) | labelling.settings
+        self._shards = shards
+        self._aim = 0  # the shard whose detector is to be hit
+        self._dotted = campaign_settings(broker.bootstrap) | labelling.settings | {"surge.shards": shards}
         self._settings = load_run_settings(self._dotted)
         self._workers: dict[str, list[str]] = {"labeller": [], "detector": []}
         self._started: Counter[str] = Counter()
@@ -175,7 +185,7 @@ class Campaign:
             await self._writer.stop()
 
     async def _begin(self) -> None:
-        self._say(f"starting {LABELLERS} labellers and {DETECTORS} detectors, one of which stands by")
+        self._say(f"starting {LABELLERS} labellers and {DETECTORS} detectors of {self._shards} shards")
         names = [self._start("labeller") for _ in range(LABELLERS)] + [
             self._start("detector") for _ in range(DETECTORS)
         ]
@@ -207,7 +217,8 @@ class Campaign:
         self._say("reading all outputs, read_committed, and comparing")
         outputs = await self._ask(self._observer.outputs)
         unfinished = await self._ask(self._observer.unfinished)
-        violations = await asyncio.to_thread(find_violations, outputs, expected, self._labelling.tolerance)
+        both = (by_shard(outputs, self._shards), by_shard(expected, self._shards))
+        violations = await asyncio.to_thread(find_violations, *both, self._labelling.tolerance)
         return Report(
             seed=self._seed,
             planned=self._size.faults,
@@ -302,10 +313,10 @@ class Campaign:
         return await observer.group_coordinator(group)
 
     async def _choose(self, fault: Fault) -> str:
-        """The detector that runs the shard, or one of the labellers for whom much waits."""
+        """The detector that runs a shard, or one of the labellers for whom much waits."""
         if fault.target == "detector":
-            (owner,) = (await self._ask(self._read_shard_owner)).values()
-            return owner
+            self._aim = int(fault.share * self._shards)
+            return (await self._ask(self._read_shard_owners))[self._aim]
         waiting = await self._count_left_by_labeller()
         busy = sorted(name for name, left in waiting.items() if 2 * left >= max(waiting.values()))
         return busy[int(fault.share * len(busy))]
@@ -327,7 +338,7 @@ class Campaign:
     def _transactional_id(self, name: str) -> str:
         if name in self._workers["labeller"]:
             return f"{self._settings.labeller_group}-{name}"
-        return f"{self._settings.detector_group}-shard-0"
+        return f"{self._settings.detector_group}-shard-{self._aim}"
 
     async def _look(self) -> Moment:
         committed = await self._ask(self._observer.committed)
@@ -385,8 +396,11 @@ class Campaign:
             raise Retriable(f"nobody owns {topic}")
         return {partition: owner.client_id.removeprefix(prefix) for partition, owner in owners.items()}
 
-    async def _read_shard_owner(self) -> dict[int, str]:
-        return await self._read_owners(self._settings.detector_group, self._settings.topic_names.surge_state)
+    async def _read_shard_owners(self) -> dict[int, str]:
+        owners = await self._read_owners(self._settings.detector_group, self._settings.topic_names.surge_state)
+        if len(owners) < self._shards:
+            raise Retriable(f"somebody owns only {sorted(owners)} of {self._shards} shards")
+        return owners
 
     async def _read_labellers(self) -> dict[int, str]:
         return await self._read_owners(self._settings.labeller_group, self._settings.topic_names.raw)

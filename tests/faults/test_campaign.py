@@ -24,9 +24,9 @@ def seed() -> int:
     return int(os.environ.get("STACKNORM_SEED") or secrets.randbelow(1 << 32))
 
 
-def survive(seed: int, size: Size, folder: Path, tell_at_end: Tell, bundle: str | None = None) -> None:
+def survive(seed: int, size: Size, folder: Path, tell_at_end: Tell, bundle: str | None = None, shards: int = 1) -> None:
     print(f"seed {seed}")
-    report = run_campaign(seed, size, folder, print, bundle=bundle)
+    report = run_campaign(seed, size, folder, print, bundle=bundle, shards=shards)
     tell_at_end(report.recoveries)
     tell_at_end(report.tally)
     assert list(report.find_faults()) == []
@@ -48,6 +48,12 @@ def test_100000_records_survive_fifty_faults(seed: int, tmp_path: Path, tell_at_
 @pytest.mark.timeout(3600)
 def test_2000_records_survive_them_with_the_default_stack(seed: int, tmp_path: Path, tell_at_end: Tell) -> None:
     survive(seed, CORE, tmp_path, tell_at_end, "finance")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_2000_records_survive_them_with_three_shards(seed: int, tmp_path: Path, tell_at_end: Tell) -> None:
+    survive(seed, CORE, tmp_path, tell_at_end, shards=3)
 
 
 @pytest.mark.parametrize("records", [1000, 2000, 100_000])

@@ -19,6 +19,7 @@ from worker.kafka.connection import to_record
 from worker.kafka.verdicts import KAFKA_ERRORS
 from worker.records import Record
 from worker.settings import Settings
+from worker.surge.ownership import Ownership
 
 Made = TypeVar("Made")
 
@@ -33,12 +34,13 @@ class Ends(NamedTuple):
 class Observer:
     """Looks at the topics and groups of one run, with clients of its own. An asynchronous context manager.
 
-    ``_stable`` and ``_all`` only ask for the ends of logs, ``_state`` follows the detector's changelog.
+    ``_stable`` and ``_all`` only ask for the ends of logs, ``_state`` follows the changelog of the detector's shards.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._frontier: bytes | None = None
+        self._shards = range(settings.surge.shards)
+        self._frontiers: dict[int, bytes] = {}
 
     async def __aenter__(self) -> Self:
         servers = self._settings.kafka.bootstrap_servers
@@ -48,9 +50,9 @@ class Observer:
         self._admin = AIOKafkaAdminClient(bootstrap_servers=servers)
         for client in (self._stable, self._all, self._state, self._admin):
             await client.start()
-        state = TopicPartition(self._settings.topic_names.surge_state, 0)
-        self._state.assign([state])
-        self._state.seek(state, 0)
+        self._state.assign(self._state_places)
+        for place in self._state_places:
+            self._state.seek(place, 0)
         return self
 
     async def __aexit__(
@@ -107,19 +109,28 @@ class Observer:
             if (lacking := [each["partition"] for each in topic["partitions"] if len(each["isr"]) < nodes])
         }
 
+    @property
+    def _state_places(self) -> list[TopicPartition]:
+        return [TopicPartition(self._settings.topic_names.surge_state, shard) for shard in self._shards]
+
     async def frontier(self) -> datetime | None:
-        """The merge clock in the detector's newest committed frontier; None before the first."""
-        state = TopicPartition(self._settings.topic_names.surge_state, 0)
-        end = (await self._stable.end_offsets([state]))[state]
-        while await self._state.position(state) < end:
-            for record in (await self._state.getmany(timeout_ms=100)).get(state, ()):
-                if record.key == FRONTIER_KEY:
-                    self._frontier = record.value
-        if self._frontier is None:
+        """The merge clock in the newest committed frontier of the shard that is furthest behind; None before it."""
+        ends = await self._stable.end_offsets(self._state_places)
+        while any([await self._state.position(place) < ends[place] for place in ends]):
+            for place, records in (await self._state.getmany(timeout_ms=100)).items():
+                for record in records:
+                    if record.key == FRONTIER_KEY:
+                        self._frontiers[place.partition] = record.value
+        clocks = [self._read_clock(shard) for shard in self._shards]
+        known = [clock for clock in clocks if clock is not None]
+        return min(known) if len(known) == len(clocks) else None
+
+    def _read_clock(self, shard: int) -> datetime | None:
+        if shard not in self._frontiers:
             return None
-        changelog = [(FRONTIER_KEY, self._frontier)]
-        partitions = self._settings.topics.partitions
-        return Detector.restore(self._settings.rules, partitions, changelog).facts().clock
+        changelog = [(FRONTIER_KEY, self._frontiers[shard])]
+        partitions, ownership = self._settings.topics.partitions, Ownership(shard, len(self._shards))
+        return Detector.restore(self._settings.rules, partitions, changelog, ownership=ownership).facts().clock
 
     async def read(self, topic: str) -> list[Record]:
         """All that a read_committed reader finds, each partition up to its last stable offset."""

@@ -5,7 +5,7 @@ Outputs are compared without wall-clock fields. Every difference is a named viol
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from worker.detector import run_through
 from worker.labeller import Engine, label_unit
 from worker.records import Record
 from worker.surge.keys import Key
+from worker.surge.ownership import find_owner
 from worker.surge.revision import alert_id
 from worker.surge.rules import Rules
 from worker.units import Run, Unit
@@ -169,6 +170,17 @@ def _by_window(outputs: Outputs) -> Named:
     return [(f"{trend.record_key} at {trend.clock}", trend) for trend in outputs.trends]
 
 
+def by_shard(outputs: Outputs, shards: int) -> Outputs:
+    """Alerts and trends of one shard after those of another, each in its order: shards publish side by side."""
+
+    def owner(event: AlertEvent | TrendEvent) -> int:
+        key = Key.of(event) if isinstance(event, AlertEvent) else Key(event.key_type, event.key)
+        return find_owner(str(key), shards)
+
+    alerts, trends = sorted(outputs.alerts, key=owner), sorted(outputs.trends, key=owner)
+    return replace(outputs, alerts=tuple(alerts), trends=tuple(trends))
+
+
 def _find_misplaced(outputs: Outputs) -> Iterator[Violation]:
     """What lies in another partition than its input."""
     for partition, offset, event in outputs.labelled:
@@ -230,7 +242,6 @@ def _detach_alerts(alerts: Sequence[AlertEvent]) -> Iterator[AlertEvent]:
             update={
                 "alert_id": names.get(alert.alert_id, alert.alert_id),
                 "inhibited_by": _detach_others(alert.inhibited_by, names),
-                "inhibits": _detach_others(alert.inhibits, names),
                 "provenance": alert.provenance.model_copy(update={"inputs": inputs}),
             }
         )

@@ -18,7 +18,7 @@ from memory_clients import MemoryClients, Process, Weather
 from virtual_time import VirtualCompute, run_virtually
 
 from schemas.events import AlertEvent, DeadLetter, LabelledEvent, NewsItem, Progress, TrendEvent
-from verify import Marked, Outputs, Placed, Violation, expect, find_violations
+from verify import Marked, Outputs, Placed, Violation, by_shard, expect, find_violations
 from worker.codec import HEARTBEAT_HEADER
 from worker.deterministic import DeterministicEngine
 from worker.errors import WorkerError
@@ -134,8 +134,9 @@ class _Simulation:
                 expected = replace(expected, alerts=(), trends=())
             late = await self._await_end(records, expected)
             await asyncio.gather(*(worker.end() for worker in self._workers))
-            found = read_outputs(broker, self._settings)
-            return History(self._faults, [*late, *find_violations(found, expected)], len(found.alerts), _seconds())
+            found, shards = read_outputs(broker, self._settings), self._settings.surge.shards
+            both = (by_shard(found, shards), by_shard(expected, shards))
+            return History(self._faults, [*late, *find_violations(*both)], len(found.alerts), _seconds())
 
     @asynccontextmanager
     async def _open_broker(self) -> AsyncIterator[MemoryBroker]:

@@ -17,6 +17,7 @@ from memory_clients import MemoryClients, MemoryProducer, Process
 
 from simulation import History, World, make_settings, simulate
 from worker.kafka_settings import KafkaSettings
+from worker.settings import SurgeSettings
 
 FIRST_SEED = int(os.environ.get("STACKNORM_SEED", "0"))
 HISTORIES = 40
@@ -39,8 +40,8 @@ def seeds_of(batch: int, count: int = HISTORIES) -> range:
 
 
 def world_of(seed: int, **others: object) -> World:
-    """One to three partitions, by turns."""
-    return replace(World(make_settings(1 + seed % 3)), **others)
+    """One to three partitions, and as many shards of the detector, by turns."""
+    return replace(World(make_settings(1 + seed % 3, surge=SurgeSettings(shards=1 + seed // 3 % 3))), **others)
 
 
 def live_through(seeds: range, **others: object) -> Counter[str]:

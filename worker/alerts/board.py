@@ -73,8 +73,15 @@ class Board:
         )
         return sorted((each for each in ours if each is not None), key=lambda each: (each.at, each.action_id))
 
+    def find_included(self, alert: AlertEvent) -> list[AlertEvent]:
+        """The narrower alerts whose story this one tells, as they say."""
+        narrower = (
+            other for other in self.alerts.values() if any(ref.alert_id == alert.alert_id for ref in other.inhibited_by)
+        )
+        return sorted(narrower, key=_rank)
+
     def describe(self, alert: AlertEvent, now: datetime) -> dict[str, Any]:
-        """An alert with what people did about it, for scripts; absent where nobody did."""
+        """An alert, what people did about it and the alerts it includes, for scripts; absent where there is none."""
         said = {
             "alert": alert,
             "acknowledgement": self.actions.acknowledgement_of(alert.alert_id),
@@ -83,7 +90,8 @@ class Board:
         }
         told: dict[str, Any] = {name: as_data(event) for name, event in said.items() if event is not None}
         notes = [as_data(each) for each in self.actions.notes_of(alert.alert_id)]
-        return told | ({"notes": notes} if notes else {})
+        includes = [each.alert_id for each in self.find_included(alert)]
+        return told | ({"notes": notes} if notes else {}) | ({"includes": includes} if includes else {})
 
 
 def as_data(event: AlertEvent | AlertAction) -> dict[str, Any]:

@@ -70,10 +70,11 @@ def render_list(board: Board, alerts: Sequence[AlertEvent], now: datetime) -> Re
 
 
 def render_whole(board: Board, alert: AlertEvent, now: datetime) -> RenderableType:
-    """For `alerts show`: the alert whole, then what people did about it."""
+    """For `alerts show`: the alert whole, the narrower ones that it includes, then what people did about it."""
     done = board.done_about(alert, now)
+    whole = Group(render_alert(alert), *_tell_included(board, alert))
     if not done:
-        return Group(render_alert(alert), Text("nobody has done anything about it", "dim"))
+        return Group(whole, Text("nobody has done anything about it", "dim"))
     short = board.shorten()[alert.alert_id]
     table = _table("at", "by", "did", "action", "comment")
     for action in done:
@@ -84,7 +85,14 @@ def render_whole(board: Board, alert: AlertEvent, now: datetime) -> RenderableTy
             _line(action.action_id.replace(alert.alert_id, short)),
             Text(printable(action.comment)),
         )
-    return Group(render_alert(alert), table)
+    return Group(whole, table)
+
+
+def _tell_included(board: Board, alert: AlertEvent) -> list[Text]:
+    """The narrower alerts that this one tells of, in a line; nothing where there are none."""
+    short = board.shorten()
+    names = [f"{describe_key(other)} ({short[other.alert_id]})" for other in board.find_included(alert)]
+    return [Text(printable(f"includes: {', '.join(names)}"))] if names else []
 
 
 def tell_deed(action: AlertAction) -> str:

@@ -101,7 +101,7 @@ def _alert_schema(pl: ModuleType) -> dict[str, Any]:
         "severity": text,
         **dict.fromkeys(("p_value", "chance_a_day"), measure),
         "target": text,
-        **dict.fromkeys(("inhibited_by", "inhibits"), other),
+        "inhibited_by": other,
         "quality": pl.List(text),
         "baseline": pl.Struct({"a": measure, "b": measure, "share": measure, "learning": pl.Boolean}),
         "evidence": pl.List(pl.Struct(story)),

@@ -87,6 +87,4 @@ def annotations(alert: AlertEvent) -> dict[str, str]:
         found["chance"] = odds
     for number, story in enumerate(top_evidence(alert), start=1):
         found[f"evidence_{number}"] = f"{story.title} ({story.source})"
-    if alert.inhibits:
-        found["inhibits"] = ", ".join(f"{each.key_type.value} {each.key}" for each in alert.inhibits)
     return found

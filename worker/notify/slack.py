@@ -170,8 +170,6 @@ def _small_print(alert: AlertEvent) -> str:
     parts = [f"alert {escape(alert.alert_id)}, revision {alert.revision}"]
     if (odds := chance(alert)) is not None:
         parts.append(odds)
-    if alert.inhibits:
-        parts.append("includes " + ", ".join(escape(f"{each.key_type.value} {each.key}") for each in alert.inhibits))
     if alert.quality:
         parts.append("doubts: " + ", ".join(each.replace("_", " ") for each in alert.quality))
     return shorten("; ".join(parts), SECTION_CHARS)

@@ -1,9 +1,11 @@
-"""The detector's loop: whoever owns a partition of the state topic runs that shard, the others stand by."""
+"""The detector's loops: whoever owns a partition of the state topic runs that shard, the others stand by."""
 
 import asyncio
+import contextlib
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from schemas.events import Progress
 from worker.codec import decode_event, decode_labelled
@@ -26,13 +28,13 @@ from worker.metrics import (
 from worker.records import OutRecord, Record
 from worker.runner.compute import Compute
 from worker.runner.surroundings import REAL, Surroundings
-from worker.runner.tasks import run_until_first, wait_for_stop
+from worker.runner.tasks import run_together, run_until_first, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.runner.watchdog import watch_polls
 from worker.settings import Settings
+from worker.surge.ownership import Ownership
 from worker.surge.rules import Rules
 
-SHARD = 0
 MAX_RECORDS = 500
 MAX_WAIT_SECONDS = 0.1
 MAX_BUFFERED = 5000  # events of one partition that wait for the others; further ones stay in the log
@@ -47,20 +49,23 @@ log = get_logger()
 async def run_detector(
     settings: Settings, rules: Rules, stop: asyncio.Event, vitals: Vitals, around: Surroundings = REAL
 ) -> None:
-    """Run the shard while it is ours, stand by while it is another's, until ``stop`` is set.
+    """Run the shards that are ours side by side, stand by for those of others, until ``stop`` is set.
 
     Raises:
         Fatal: what only a restart or a person mends.
     """
     lease = GroupLease(settings.kafka, settings.topic_names.surge_state, settings.detector_group, around.make_clients)
     vitals.waiting_for = "the broker"
-    thread = around.make_compute("detector")
+    vitals.settled = dict.fromkeys(range(settings.surge.shards), -1)
 
-    def is_ours() -> bool:
-        return SHARD in lease.owned and not stop.is_set()
+    def serve(shard: int) -> Coroutine[Any, Any, None]:
+        def is_ours() -> bool:
+            return shard in lease.owned and not stop.is_set()
 
-    def make_shard() -> ShardRun:
-        return ShardRun(settings, rules, thread, is_ours, vitals=vitals, around=around)
+        def make_run(thread: Compute) -> ShardRun:
+            return ShardRun(settings, rules, shard, thread, is_ours, vitals=vitals, around=around)
+
+        return _serve(shard, make_run, is_ours, stop, around)
 
     closed = False
     try:
@@ -69,10 +74,10 @@ async def run_detector(
         if not stop.is_set():
             max_poll_seconds = settings.kafka.max_poll_interval_ms / 1000
             watching = watch_polls(lambda: lease.polls, max_poll_seconds)
-            await run_until_first(_keep(lease), _serve(make_shard, is_ours, stop), watching)
+            serving = run_together(*map(serve, range(settings.surge.shards)))
+            await run_until_first(_keep(lease), serving, watching)
     finally:
         vitals.waiting_for = "a restart"
-        thread.stop()
         closed = await lease.stop()
     if not closed:
         raise Fatal("the connection to the broker did not close in time")
@@ -83,27 +88,42 @@ async def _keep(lease: GroupLease) -> None:
         await lease.keep(LEASE_SECONDS)
 
 
-async def _serve(make_shard: Callable[[], "ShardRun"], is_ours: Callable[[], bool], stop: asyncio.Event) -> None:
+async def _serve(
+    shard: int,
+    make_run: Callable[[Compute], "ShardRun"],
+    is_ours: Callable[[], bool],
+    stop: asyncio.Event,
+    around: Surroundings,
+) -> None:
+    """Run one shard whenever it is ours; whatever becomes of it, the others go on, unless it is fatal."""
     while not stop.is_set():
         if not is_ours():
             await asyncio.sleep(STANDBY_SECONDS)
             continue
+        thread = around.make_compute(f"detector-{shard}")
         try:
-            await make_shard().run()
+            await make_run(thread).run()
         except (Fenced, Retriable) as error:
-            log.warning("shard.lost", shard=SHARD, error=str(error))
+            log.warning("shard.lost", shard=shard, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            thread.stop()
 
 
-def restore_detector(settings: Settings, rules: Rules, changelog: Mapping[bytes, bytes | None]) -> Detector:
-    """The detector as the newest records of the state topic left it.
+def restore_detector(settings: Settings, rules: Rules, shard: int, changelog: Mapping[bytes, bytes | None]) -> Detector:
+    """One shard as the newest records of its partition of the state topic left it.
 
     Raises:
         Misconfigured: they cannot be continued from, and why.
     """
     try:
         return Detector.restore(
-            rules, settings.topics.partitions, changelog.items(), settings.state_versions, trends=settings.surge.trends
+            rules,
+            settings.topics.partitions,
+            changelog.items(),
+            settings.state_versions,
+            trends=settings.surge.trends,
+            ownership=Ownership(shard, settings.surge.shards),
         )
     except ValueError as error:
         raise Misconfigured(f"{settings.topic_names.surge_state} cannot be continued from: {error}") from error
@@ -119,6 +139,7 @@ class ShardRun:
         self,
         settings: Settings,
         rules: Rules,
+        shard: int,
         thread: Compute,
         is_ours: Callable[[], bool],
         *,
@@ -127,13 +148,14 @@ class ShardRun:
     ) -> None:
         self._settings = settings
         self._rules = rules
+        self._shard = shard
         self._topics = settings.topic_names
         self._thread = thread
         self._is_ours = is_ours
         self._vitals = vitals
         self._around = around
         self._sink = TransactionalSink(
-            settings.kafka, f"{settings.detector_group}-shard-{SHARD}", "detector", around.make_clients
+            settings.kafka, f"{settings.detector_group}-shard-{shard}", "detector", around.make_clients
         )
         self._reader = LogReader(settings.kafka, "detector", around.make_clients)
         self._facts_at_seconds = 0.0
@@ -155,23 +177,27 @@ class ShardRun:
                 if batch is not None:
                     await self._commit(batch)
                 else:
-                    self._vitals.settled_ms = detector.bound_ms
+                    self._vitals.settled[self._shard] = detector.bound_ms
                 await self._say_facts(detector)
         finally:
+            for gauge in (DETECTOR_KEYS, DETECTOR_LEARNING, MERGE_CLOCK_SECONDS):  # another says them from now on
+                with contextlib.suppress(KeyError):
+                    gauge.remove(str(self._shard))
             await asyncio.gather(self._sink.stop(), self._reader.stop())
 
     # Starting
 
     async def _restore(self) -> Detector:
         start = time.perf_counter()
-        changelog = await self._reader.read_newest(Place(self._topics.surge_state, SHARD))
-        detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, changelog))
+        changelog = await self._reader.read_newest(Place(self._topics.surge_state, self._shard))
+        detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, self._shard, changelog))
         gc.freeze()  # what was restored lives long: it need not be walked over for garbage again and again
         await self._begin(detector)
         places = self._places(detector)
         await self._check_held(places)
         self._reader.assign(places)
-        log.info("shard.restored", shard=SHARD, records=len(changelog), seconds=round(time.perf_counter() - start, 3))
+        seconds = round(time.perf_counter() - start, 3)
+        log.info("shard.restored", shard=self._shard, records=len(changelog), seconds=seconds)
         return detector
 
     async def _begin(self, detector: Detector) -> None:
@@ -253,9 +279,8 @@ class ShardRun:
     def _encode(self, batch: Batch) -> list[OutRecord]:
         alerts = [OutRecord(self._topics.alerts, alert.alert_id.encode(), alert.to_json()) for alert in batch.alerts]
         trends = [OutRecord(self._topics.trends, trend.key, trend.value) for trend in batch.trends]
-        return (
-            alerts + trends + [OutRecord(self._topics.surge_state, key, value, SHARD) for key, value in batch.changelog]
-        )
+        states = [OutRecord(self._topics.surge_state, key, value, self._shard) for key, value in batch.changelog]
+        return alerts + trends + states
 
     def _record(self, batch: Batch, commit_seconds: float) -> None:
         """The canonical line of a batch, and its metrics."""
@@ -268,7 +293,7 @@ class ShardRun:
                      key=alert.key, revision=alert.revision)  # fmt: skip
         log.debug(
             "batch.committed",
-            shard=SHARD,
+            shard=self._shard,
             applied=batch.applied,
             alerts=len(batch.alerts),
             trends=len(batch.trends),
@@ -282,7 +307,8 @@ class ShardRun:
             return
         self._facts_at_seconds = now_seconds
         facts = await self._thread.run(detector.facts)
-        DETECTOR_KEYS.set(facts.keys)
-        DETECTOR_LEARNING.set(facts.learning)
+        shard = str(self._shard)
+        DETECTOR_KEYS.labels(shard).set(facts.keys)
+        DETECTOR_LEARNING.labels(shard).set(facts.learning)
         if facts.clock is not None:
-            MERGE_CLOCK_SECONDS.set(facts.clock.timestamp())
+            MERGE_CLOCK_SECONDS.labels(shard).set(facts.clock.timestamp())

@@ -27,6 +27,20 @@ async def run_until_first(*loops: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
+async def run_together(*loops: Coroutine[Any, Any, None]) -> None:
+    """Run until all have ended by themselves; the first that fails cancels the others, and its failure is raised."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
 async def run_until_all(stop: asyncio.Event, *loops: Coroutine[Any, Any, None]) -> None:
     """Run until all have ended; the first to end or fail stops the others, which drain. A failure is raised."""
     tasks = [asyncio.create_task(loop) for loop in loops]

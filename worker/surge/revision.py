@@ -66,7 +66,6 @@ class Findings(NamedTuple):
     n_sources: int
     evidence: Sequence[Cluster]
     inhibited_by: tuple[AlertRef, ...] = ()
-    inhibits: tuple[AlertRef, ...] = ()
 
 
 def revision_of(
@@ -108,7 +107,6 @@ def revision_of(
         chance_a_day=chance_a_day(reading.statistic, reading.threshold, found.budget_a_day),
         target=str(key.target),
         inhibited_by=found.inhibited_by,
-        inhibits=found.inhibits,
         quality=tuple(_quality(found.evidence, context)),
         baseline=Baseline(a=level.a, b=level.b, share=level.share, learning=context.learning),
         evidence=tuple(_evidence_of(cluster) for cluster in found.evidence),

@@ -1,9 +1,10 @@
 """The surge detector of one shard: all its keys and clusters, fed with events and timers in merge order.
 
-Owns the state and knows which parts of it changed. Knows nothing of partitions, offsets and transactions.
+Owns the state and knows which parts of it changed. Knows nothing of partitions, offsets and transactions. What belongs
+to no key, and what an event does to it, is the same in every shard, so nothing here may depend on the keys of others.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,7 @@ from worker.surge.lifecycle import (
     resolve,
     take_back,
 )
+from worker.surge.ownership import WHOLE, Ownership
 from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Level, has_crossed, readings
@@ -52,8 +54,12 @@ class Shard:
     ``apply`` wants events in merge order, ``fire_timer`` clocks between them. Owned by one thread.
     """
 
-    def __init__(self, rules: Rules, versions: Versions = STATE, trends: Trends | None = None) -> None:
+    def __init__(
+        self, rules: Rules, versions: Versions = STATE, trends: Trends | None = None, ownership: Ownership = WHOLE
+    ) -> None:
         self.rules = rules
+        self._ownership = ownership
+        self._alone = ownership.whole
         self._trends = trends
         self._versions = versions
         self.keys = Keys(rules, versions)
@@ -139,11 +145,12 @@ class Shard:
         self._seq += 1
         if self._waiting:
             self._go_on()
-        told = None if event.status is ItemStatus.usable else self._find_told(event)
-        if told is not None:
-            return self._revise_story(told, event, emitted_at)
-        if event.abstained or event.status is ItemStatus.withdrawn:
-            return []
+        revisions: list[AlertEvent] = []
+        revised: Collection[str] | None = ()
+        if event.status is not ItemStatus.usable:
+            revisions, revised = self._revise_told(event, emitted_at)
+        if revised is None or event.abstained or event.status is ItemStatus.withdrawn:
+            return revisions
         fold, signature = fold_key(event.title, event.similarity_key), read_signature(event.similarity_key)
         mentions = self._mentions.of(event)
         entities = tuple([mention.name for mention in mentions if mention.type is KeyType.entity])
@@ -152,13 +159,16 @@ class Shard:
             self._trends.count(mentions, event, clock_ms, copy=known is not None)
         if known is not None:
             self._add_copy(known)
-            return []
+            return revisions
         counts = count_on(event, mentions, self.rules.targets)
         hits = tuple([count.state for count in counts if count.hit])
         cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature, entities)
         self._open_cluster(cluster, event, hits)
+        if revised or not self._alone:
+            cluster.keys = tuple([name for name in hits if name not in revised])
+            keeps = self._ownership.keeps
+            counts = [each for each in counts if keeps(each.mention.type, each.state) and each.state not in revised]
         learning = self.learning.at(self.exposures.flat.total_ms)
-        revisions: list[AlertEvent] = []
         for count in counts:
             now = self.exposures.of(count.mention.type).now
             state = self._state_of(count.state, now)
@@ -168,45 +178,73 @@ class Shard:
                 revisions += self._add_negative(count, state, cluster, now, emitted_at)
         return revisions
 
-    def _find_told(self, event: News) -> Cluster | None:
-        """The negative story whose first mention this item corrects or takes back, the latest that the item told."""
-        told = self._by_item.get(event.item_id) or self._by_item.get(event.supersedes or "")
-        return None if told is None else told[-1]
-
     def _note_item(self, cluster: Cluster) -> None:
         if cluster.story is not None:
             self._by_item.setdefault(cluster.story.item_id, []).append(cluster)
 
-    def _revise_story(self, cluster: Cluster, event: News, emitted_at: datetime) -> list[AlertEvent]:
-        """Take a story off the keys on which it is negative no more, and revise the alerts that cite it.
+    def _revise_told(self, event: News, emitted_at: datetime) -> tuple[list[AlertEvent], Collection[str] | None]:
+        """Revise the stories that an item corrects or takes back, as far as they are known.
+
+        While the copies of one are known, that is all. Later on only the keys that cite it know of it: to all others
+        the item is a new story.
+
+        Returns:
+            The revisions, and the names of the keys to which it is none; None where it is to nobody.
+        """
+        item_ids = dict.fromkeys((event.item_id, event.supersedes or ""))
+        told = [cluster for item_id in item_ids for cluster in self._by_item.get(item_id, ())]
+        if not told:
+            return [], ()
+        fresh = any(cluster.takes_copies for cluster in told)
+        revisions, revised = self._revise_stories(told, event, emitted_at)
+        return revisions, None if fresh else revised
+
+    def _revise_stories(
+        self, told: Sequence[Cluster], event: News, emitted_at: datetime
+    ) -> tuple[list[AlertEvent], Collection[str]]:
+        """Take stories off the keys on which they are negative no more, and revise the alerts that cite them.
 
         Keys on which only the corrected item is negative do not count it: it is no new story.
+
+        Returns:
+            The revisions, and the names of the keys that knew of the stories.
         """
-        assert cluster.story is not None
         whole = event.status is ItemStatus.withdrawn
         counts = () if whole or event.abstained else count_on(event, self._mentions.of(event), self.rules.targets)
         still = {count.state for count in counts if count.hit}
-        cluster.story = revise_story(cluster.story, event)
-        before, cluster.keys = cluster.keys, tuple(name for name in cluster.keys if name in still)
-        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        stories_of: dict[str, list[Cluster]] = {}
+        for cluster in told:
+            assert cluster.story is not None
+            cluster.story = revise_story(cluster.story, event)
+            for name in self._concerned(cluster):
+                stories_of.setdefault(name, []).append(cluster)
+            cluster.keys = tuple([name for name in cluster.keys if name in still or not cluster.takes_copies])
+            self._dirty[CLUSTER_PREFIX + cluster.id] = None
         revisions: list[AlertEvent] = []
-        for name in before:
-            key, state = Key.parse(name), self.keys.get(name)
-            if state is not None:
-                lost = name not in still
-                if lost:
-                    take_back(state, cluster, whole=whole)
-                context = self._context(self.exposures.of(key.type).now, emitted_at)
-                revisions += self._revise_for(key, state, cluster, context, lost=lost)
-        return revisions
+        for name, stories in stories_of.items():
+            key, state, lost = Key.parse(name), self.keys.get(name), name not in still
+            assert state is not None
+            for cluster in stories if lost else ():
+                take_back(state, cluster, whole=whole)
+                cluster.keys = tuple([each for each in cluster.keys if each != name])
+            context = self._context(self.exposures.of(key.type).now, emitted_at)
+            revisions += self._revise_for(key, state, stories, context, lost=lost)
+        return revisions, stories_of.keys()
+
+    def _concerned(self, cluster: Cluster) -> Iterator[str]:
+        """The keys that a story is to be revised on: once its copies are not known any more, those that cite it."""
+        for name in cluster.keys:
+            state = self.keys.get(name)
+            if state is not None and (cluster.takes_copies or cluster.id in state.cited()):
+                yield name
 
     def _revise_for(
-        self, key: Key, state: KeyState, cluster: Cluster, context: Context, *, lost: bool
+        self, key: Key, state: KeyState, stories: Sequence[Cluster], context: Context, *, lost: bool
     ) -> Iterator[AlertEvent]:
-        """What becomes of a key's alert when one of its stories was corrected or ``lost``."""
+        """What becomes of a key's alert when some of its stories were corrected or ``lost``."""
         self._dirty[KEY_PREFIX + str(key)] = None
         alert = state.alert
-        if alert is None or not (lost or cluster.id in alert.evidence):
+        if alert is None or not (lost or any(cluster.id in alert.evidence for cluster in stories)):
             return
         if lost and is_spent(state, alert, self._banks.of(key), self.rules, context.now):
             yield self._end(key, state, ResolveReason.withdrawn, context)
@@ -279,6 +317,14 @@ class Shard:
         if primed is None or not self.learning.primed:
             return Baseline.starting_after(now.exposure_ms)
         return Baseline.starting_after(now.exposure_ms, primed.baselines.get(name, (0.0, 0.0, 0.0)))
+
+    def count_keys(self) -> tuple[int, int, int]:
+        """How many keys are its own, how many of them are young, and how many fire, as of the last batch."""
+        guests = [] if self._alone else [name for name in self.keys if not self._ownership.owns(name)]
+        states = [state for name in guests if (state := self.keys.get(name)) is not None]
+        young = self.keys.young - sum(state.baseline.exposure_days < self.rules.learning_days for state in states)
+        firing = self.keys.firing - sum(state.firing is not None for state in states)
+        return len(self.keys) - len(guests), young, firing
 
     def baselines(self) -> dict[str, tuple[float, float, float]]:
         """What a primer would know of the keys that are known under the newest stack (see `Primed`)."""
@@ -410,7 +456,6 @@ class Shard:
             n_sources=state.sources_since(alert.run.first_seq),
             evidence=self._evidence_of(alert),
             inhibited_by=self._inhibitors(key, alert),
-            inhibits=self._inhibited(key, alert),
         )
         return revision_of(key, alert, findings, context, reason)
 
@@ -425,25 +470,14 @@ class Shard:
         names = {name for story in stories for name in story.keys if name in self._firing}
         return tuple(
             _refer(topic, other)
-            for topic, other in self._alerts_of(names, KeyType.topic, key.target)
+            for topic, other in self._alerts_of_topics(names, key.target)
             if inhibits(str(topic), self._evidence_of(other), str(key), stories)
         )
 
-    def _inhibited(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
-        """The firing alerts of entities whose story this topic's alert tells."""
-        if key.type is not KeyType.topic:
-            return ()
-        stories = self._evidence_of(alert)
-        return tuple(
-            _refer(entity, other)
-            for entity, other in self._alerts_of(self._firing, KeyType.entity, key.target)
-            if inhibits(str(key), stories, str(entity), self._evidence_of(other))
-        )
-
-    def _alerts_of(self, names: Iterable[str], key_type: KeyType, target: Target) -> Iterator[tuple[Key, Alert]]:
+    def _alerts_of_topics(self, names: Iterable[str], target: Target) -> Iterator[tuple[Key, Alert]]:
         for name in sorted(names):
             key, state = Key.parse(name), self.keys.get(name)
-            if key.type is key_type and key.target == target and state is not None and state.firing is not None:
+            if key.type is KeyType.topic and key.target == target and state is not None and state.firing is not None:
                 yield key, state.firing
 
     def _hold(self, cluster_ids: Iterable[str]) -> None:

@@ -46,6 +46,9 @@ class Keys:
     def __len__(self) -> int:
         return len(self._states)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
     def get(self, name: str) -> KeyState | None:
         """The state of a key, to be changed in place; None where it is unknown."""
         state = self._states.get(name)

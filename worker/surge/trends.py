@@ -15,6 +15,7 @@ import orjson
 from schemas.events import StackRef, TrendEvent, WindowLength, format_instant
 from worker.labelled import News, Said
 from worker.surge.keys import MIN_PROBABILITY, Mention
+from worker.surge.ownership import WHOLE, Ownership
 from worker.surge.revision import instant_of
 from worker.surge.versions import STATE, Versions
 
@@ -88,13 +89,14 @@ class Telling(NamedTuple):
 
 
 class Trends:
-    """The open windows of all keys; counting leaves the names of changed keys in the dirty set.
+    """The open windows of a shard's own keys; counting leaves the names of changed keys in the dirty set.
 
     ``count`` wants items in merge order, after all that is due up to their clock was told. Owned by one thread.
     """
 
-    def __init__(self, rule_version: str, versions: Versions = STATE) -> None:
+    def __init__(self, rule_version: str, versions: Versions = STATE, ownership: Ownership = WHOLE) -> None:
         self._rule_version = rule_version
+        self._owns = None if ownership.whole else ownership.owns
         self._versions = versions
         self._open: dict[str, KeyWindows] = {}
         self._due: dict[int, set[str]] = {}
@@ -146,6 +148,8 @@ class Trends:
         whole = (COPIES, 0) if copy else _read([event.sentiment])
         for mention in mentions:
             name = mention.key
+            if self._owns is not None and not self._owns(name):
+                continue
             place, score = whole if copy or not mention.sentiments else _read(mention.sentiments)
             windows = self._open.get(name)
             if windows is None:
