@@ -18,7 +18,7 @@ from worker.backfill.spread import fit_prior
 from worker.backfill.week import Array, Hours, learn_week
 from worker.backtest.archive import Labelled, Selection
 from worker.backtest.course import Course
-from worker.backtest.poisson import count_interval
+from worker.judging.intervals import count_interval
 from worker.backtest.replay import Runs
 from worker.backtest.run import WHOLE, Labelling, open_archive
 from worker.engines import load_engine
