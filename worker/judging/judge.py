@@ -37,7 +37,7 @@ class Plan:
     calm_stories: float = 600_000.0
     rates: tuple[float, ...] = (1, 10, 100)
     jumps: tuple[float, ...] = (4, 8, 16, 50)
-    trials: int = 12
+    trials: int = 16
     resampled_streams: int = 40
     resampled_stories: float = 400_000.0
 
