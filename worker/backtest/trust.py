@@ -38,8 +38,10 @@ class Rates:
 class Trust:
     """What the page shows of a judgement."""
 
+    judgement: Judgement
     chance: Rates
     archive: Rates | None
+    typical: Jump
     surges: tuple[tuple[float, tuple[Jump, ...]], ...]
     false_alerts: tuple[str, ...]
     speed: tuple[str, ...]
@@ -51,8 +53,10 @@ def show_trust(found: Backtest, judgement: Judgement) -> Trust:
     """The judgement of a back-test as it is shown."""
     rates = dict.fromkeys(jump.rate_a_day for jump in judgement.jumps)
     return Trust(
+        judgement=judgement,
         chance=_draw_chance(judgement),
         archive=_draw_archive(found, judgement),
+        typical=typical_jump(judgement),
         surges=tuple((rate, tuple(jump for jump in judgement.jumps if jump.rate_a_day == rate)) for rate in rates),
         false_alerts=tuple(tell_false_alerts(found, judgement)),
         speed=tuple(tell_speed(judgement)),
@@ -144,29 +148,36 @@ def _range(found: Interval) -> str:
 
 def tell_speed(judgement: Judgement) -> Iterator[str]:
     """How soon it fires where there is a surge."""
-    jumps = judgement.jumps
-    usual = jumps[len(jumps) // 2]
+    jumps, usual = judgement.jumps, typical_jump(judgement)
     yield (
         f"A company with {usual.rate_a_day:g} negative stories a day had {usual.times:g} times as many all at once: "
-        f"the alert came with story {figure(usual.stories.value)} of the surge "
-        f"(95 % interval of the mean {_range(usual.stories)}), after {spell_hours(usual.hours(usual.stories.value))}."
+        f"the alert came after {figure(usual.stories.value)} of them (95 % interval of the mean "
+        f"{_range(usual.stories)}), in {spell_hours(usual.hours(usual.stories.value))}."
     )
     late = [jump for jump in jumps if jump.stories.value > jump.bar]
-    yield (
-        f"Everywhere that is within {BAR:g} times what the bare test needs, which nothing built on it can beat."
-        if not late
-        else f"Later than {BAR:g} times what the bare test needs: "
-        + "; ".join(
-            f"{_name(jump)}, {figure(jump.stories.value)} stories for {figure(jump.by_the_test)}" for jump in late
+    if late:
+        told = "; ".join(f"{_name(jump)}, {figure(jump.stories.value)} for {figure(jump.by_the_test)}" for jump in late)
+        yield (
+            f"It took more than {BAR:g} times the stories that the bare test needs here: {told}. A surge that goes on "
+            "for long before it is told becomes part of what is usual."
         )
-        + ". A surge so slow, or of a key so little known, becomes part of what is usual."
-    )
+    else:
+        yield f"No surge took more than {BAR:g} times the stories that the bare test needs, on average."
     missed = [jump for jump in jumps if jump.missed]
     if missed:
         told = "; ".join(f"{_name(jump)}, {jump.missed} of {len(jump.trials)} surges" for jump in missed)
         yield f"Without an alert within {MAX_STORIES} stories: {told}."
-    most = max(jump.most_opened for jump in jumps)
-    yield "No surge opened more than one alert." if most <= 1 else f"One surge opened up to {most} alerts, not one."
+    surges = sum(len(jump.trials) for jump in jumps)
+    again, most = sum(jump.opened_again for jump in jumps), max(jump.most_opened for jump in jumps)
+    if again:
+        yield f"Of {surges} surges {again} opened more than one alert, at most {most}."
+    else:
+        yield f"None of {surges} surges opened more than one alert."
+
+
+def typical_jump(judgement: Judgement) -> Jump:
+    """The one to speak of first: neither the rarest key nor the busiest, neither the slowest surge nor the fastest."""
+    return judgement.jumps[len(judgement.jumps) // 2]
 
 
 def _name(jump: Jump) -> str:
@@ -200,7 +211,7 @@ def tell_protocol(found: Backtest, judgement: Judgement) -> Iterator[str]:
         yield (
             "A shuffle gives each date all stories of a whole UTC day of the archive that is the same day of the week, "
             f"drawn with replacement from {found.days}, and then deals out anew, over all dates, which stories are "
-            f"{which} (a block bootstrap). Copies are folded first: no copy is ever counted, and a day that is drawn twice in a "
-            "row would else be a copy of itself."
+            f"{which} (a block bootstrap). Copies are folded first: no copy is ever counted, and a day that is drawn "
+            "twice in a row would else be a copy of itself."
         )
     yield "Chance is drawn from fixed seeds: the same archive and settings give the same numbers."

@@ -1,6 +1,6 @@
 """Surges put in: a key's negative stories become many times as many, and how many come until the alert.
 
-Beside it the bare test, simulated at that key's own baseline: what no lifecycle around it can be faster than.
+Beside it the bare test, simulated at that key's own baseline from the jump on: what the design promises.
 """
 
 from collections.abc import Iterator, Sequence
@@ -80,6 +80,11 @@ class Jump:
     def missed(self) -> int:
         """Trials in which no alert came."""
         return sum(not trial.opened for trial in self.trials)
+
+    @property
+    def opened_again(self) -> int:
+        """Trials in which one surge opened more than one alert."""
+        return sum(trial.opened > 1 for trial in self.trials)
 
     @property
     def most_opened(self) -> int:
