@@ -121,6 +121,12 @@ def test_the_protocol_names_what_is_dealt_out(found):
     assert any("which stories are watched for" in each for each in tell_protocol(watching, JUDGEMENT))
 
 
+def test_a_pace_that_is_not_simulated_is_told(found):
+    assert not any("does not depend on the pace" in each for each in tell_protocol(found, JUDGEMENT))
+    busy = replace(found, rules=replace(found.rules, negatives_a_day=200_000.0))
+    assert any("counted up to 200,000" in each for each in tell_protocol(busy, JUDGEMENT))
+
+
 def test_pictures_hold_every_number_within_their_frame(found):
     trust = show_trust(found, JUDGEMENT)
     assert trust.archive is not None

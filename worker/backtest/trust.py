@@ -8,6 +8,7 @@ from stacknorm.bundle import Interval
 from stacknorm.evaluation.axes import Axis, axis_over
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import alerts_a_day, count, figure
+from worker.judging.chance import MAX_PACE
 from worker.judging.intervals import scale_count
 from worker.judging.judge import Judgement
 from worker.judging.jumps import BAR, MAX_STORIES, Jump
@@ -202,6 +203,11 @@ def tell_protocol(found: Backtest, judgement: Judgement) -> Iterator[str]:
         "Made-up news is drawn from Poisson processes of known rates, and goes through the detector under the settings "
         "of this back-test: V, F, priors and watch-lists."
     )
+    if found.rules.negatives_a_day > MAX_PACE:
+        yield (
+            f"It comes at {MAX_PACE:,.0f} negative stories a day, and its false alerts are counted up to "
+            f"{found.rules.negatives_a_day:,.0f}: how many stories lie between two of them does not depend on the pace."
+        )
     yield (
         f"A surge follows two calm weeks of a company whose news is negative one time in four; {trials} are tried of "
         f"each kind. The bare test is simulated at the baseline the company had by then. Both are stopped after "
