@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from backtests import backtest, make_settings, write_demo, write_lines
 from test_backtest_page import Page, words
-from tests.test_judge import SLOW, TINY
+from tests.test_judge import DAYTIME, SLOW, TINY
 from worker.backtest.page import render_backtest
 from worker.backtest.run import Backtest
 from worker.backtest.trust import (
@@ -30,6 +30,7 @@ from worker.judging.resampling import MIN_DAYS, Resampled, Watched
 from worker.judging.streams import STACK, Arrival, Story, write_arrivals
 from worker.surge.baseline import DAY_MS, HOUR_MS
 from worker.surge.keys import Target
+from worker.surge.rules import Profiles
 
 JUMPS = tuple(
     Jump(rate, times, (Trial(12, 10.0, 1), Trial(14, 11.0, 1))) for rate in (1, 10, 100) for times in (4, 8, 16, 50)
@@ -87,7 +88,9 @@ def test_chance_and_shuffles_are_told_beside_what_is_expected(found):
     assert chance.endswith("The budget of 2 a day is kept.")
     assert "still gave 2.0 alerts a day (" in shuffled
     assert "in 95 % of 3 shuffles), where 2.0 are to be expected if its 60 negative stories a day" in shuffled
-    assert "No bar is set for it." in shuffled
+    assert "`stacknorm-worker backfill` teaches the detector. No bar is set for it." in shuffled
+    taught = replace(found, rules=replace(found.rules, profiles=Profiles(market=DAYTIME)))
+    assert "backfill" not in list(tell_false_alerts(taught, JUDGEMENT))[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from worker.judging.judge import Judgement
 from worker.judging.jumps import BAR, MAX_STORIES, Jump
 from worker.judging.resampling import MIN_DAYS
 from worker.surge.keys import NEGATIVE
+from worker.surge.rules import Profiles
 
 STORY_TICKS = (2, 4, 8, 16, 32, 64, 128)
 
@@ -126,7 +127,16 @@ def tell_false_alerts(found: Backtest, judgement: Judgement) -> Iterator[str]:
         f"own news still gave {figure(resampled.a_day.value)} alerts a day ({_range(resampled.a_day)} in 95 % of "
         f"{len(resampled.streams)} shuffles), where {figure(chance_at(found, resampled.pace))} are to be expected if "
         f"its {figure(resampled.pace)} negative stories a day came evenly{_compare_real(found)}. What fires "
-        "beyond that tells that much was written, not that the news was worse than usual. No bar is set for it."
+        "beyond that tells that much was written, not that the news was worse than usual."
+        f"{_blame_rhythm(found)} No bar is set for it."
+    )
+
+
+def _blame_rhythm(found: Backtest) -> str:
+    if found.rules.profiles != Profiles():
+        return ""
+    return (
+        " Some of it may be the rhythm of the day and the week, which `stacknorm-worker backfill` teaches the detector."
     )
 
 
