@@ -177,5 +177,5 @@ def test_the_command_judges_where_asked_to(tmp_path: Path):
     arguments = ["backtest", str(write_demo(tmp_path)), "--cache", str(tmp_path), "--html", str(page), "--judge"]
     done = CliRunner().invoke(app, arguments, env=environment)
     assert done.exit_code == 0, done.output
-    assert "false alerts a day, at 60 negative" in done.stdout
+    assert "false alerts a day, V = 60" in done.stdout
     assert "How far these alerts can be trusted" in page.read_text()

@@ -98,7 +98,7 @@ def shown(judgement: Judgement) -> str:
 @pytest.mark.parametrize(
     ("trial", "word"),
     [
-        (Trial(14, 10.0, 1), "13.5 (13"),
+        (Trial(14, 10.0, 1), "13.5 stories (13"),
         (Trial(10, 10.0, 2), "2 alerts"),
         (Trial(MAX_STORIES, 10.0, 0), "1 of 2 had none"),
     ],

@@ -82,14 +82,14 @@ def render_judgement(found: Judgement) -> Table:
         table.add_column(column)
     chance = found.chance
     table.add_row(
-        f"false alerts a day, at {chance.negatives_a_day:,.0f} negative stories a day",
+        f"false alerts a day, V = {chance.negatives_a_day:,.0f}",
         f"{spell_interval(chance.a_day)}, {chance.alerts} in all",
         f"{chance.budget_a_day:g}, upper end {chance.bar:g}",
         spell_verdict(met=chance.met),
     )
     if (resampled := found.resampled) is not None:
-        measured = f"{spell_interval(resampled.a_day)} at {figure(resampled.pace)} negative stories a day"
-        table.add_row("alerts a day, the archive's days drawn anew", measured, "none", "")
+        measured = f"{spell_interval(resampled.a_day)}, {figure(resampled.pace)} negative stories a day"
+        table.add_row("alerts a day, archive shuffled", measured, "none", "")
     for jump in found.jumps:
         name = f"{jump.rate_a_day:g} a day, {jump.times:g} times as many"
         table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert", spell_verdict(met=jump.met))
@@ -112,5 +112,5 @@ def spell_verdict(*, met: bool) -> str:
 def _spell_jump(jump: Jump) -> str:
     stories = jump.stories
     once = f"{jump.most_opened} alert{'s' if jump.most_opened != 1 else ''} a surge"
-    missed = f", {jump.missed} of {len(jump.trials)} had none in {MAX_STORIES} stories" if jump.missed else ""
-    return f"{stories.value:.1f} ({stories.low:.1f} to {stories.high:.1f}) stories to the alert, at most {once}{missed}"
+    missed = f", {jump.missed} of {len(jump.trials)} had none in {MAX_STORIES}" if jump.missed else ""
+    return f"{stories.value:.1f} stories ({stories.low:.1f} to {stories.high:.1f}), at most {once}{missed}"
