@@ -13,11 +13,11 @@ from tests.surge_streams import DAY_SECONDS, WALL, arrivals, at, stream
 from worker.backfill.run import Backfill, learn
 from worker.backtest.replay import Runs, replay_events
 from worker.detector import detect
+from worker.judging.streams import KEYS_OF_A_STORY
 from worker.lives import fired_lives
 from worker.surge.rules import Rules
 
 AMPLITUDE = 0.8
-KEYS_OF_A_STORY = 4
 
 
 def usual(hour: int) -> float:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from random import Random
 
 from schemas.events import (
     Entity,
@@ -14,11 +13,14 @@ from schemas.events import (
     StackRef,
     Topic,
 )
+from worker.judging.streams import DAY_SECONDS, draw_times
+
+__all__ = ["DAY_SECONDS", "STACK", "START", "WALL", "arrivals", "at", "event", "mark", "sentiment", "stream"]
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 WALL = datetime(2026, 11, 24, tzinfo=UTC)
 STACK = StackRef(name="test", digest="d1")
-DAY_SECONDS = 86_400.0
+arrivals = draw_times
 
 
 def at(seconds: float) -> datetime:
@@ -82,14 +84,6 @@ def mark(seconds: float, next_offset: int, partition: int = 0) -> Progress:
         lag=0,
         stack=STACK,
     )
-
-
-def arrivals(random: Random, rate_a_day: float, start_day: float, end_day: float) -> list[float]:
-    """A Poisson process, in seconds."""
-    times, now = [], start_day * DAY_SECONDS
-    while (now := now + random.expovariate(rate_a_day / DAY_SECONDS)) < end_day * DAY_SECONDS:
-        times.append(now)
-    return times
 
 
 def stream(items: Iterable[tuple[float, dict[str, object]]]) -> list[LabelledEvent]:

@@ -18,10 +18,10 @@ from worker.backtest.output import check_out, render_table, write_out
 from worker.backtest.overlap import Overlap, count_known, find_overlap
 from worker.backtest.page import render_backtest
 from worker.backtest.picture import MAX_BARS, Subject, draw_alert, draw_whole
-from worker.backtest.poisson import count_interval
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import chance_a_day, explain_alert, figure, summarise, warn
 from worker.errors import Misconfigured
+from worker.judging.intervals import count_interval
 from worker.settings import EngineSettings
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)> "& \u202e'

@@ -18,12 +18,12 @@ from worker.backfill.spread import fit_prior
 from worker.backfill.week import Array, Hours, learn_week
 from worker.backtest.archive import Labelled, Selection
 from worker.backtest.course import Course
-from worker.backtest.poisson import count_interval
 from worker.backtest.replay import Runs
 from worker.backtest.run import WHOLE, Labelling, open_archive
 from worker.engines import load_engine
 from worker.errors import Misconfigured
 from worker.feeds.jsonl import BadArchive
+from worker.judging.intervals import count_interval
 from worker.labeller import Engine
 from worker.lives import fired_lives
 from worker.primer import ArchiveSpan, KeyPrior, Primer, Volume

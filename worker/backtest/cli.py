@@ -1,10 +1,11 @@
 """`stacknorm-worker backtest`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -14,6 +15,9 @@ from rich.text import Text
 from stacknorm.progress import Report, draw_on
 from worker.console import err, out, read_settings, read_time
 from worker.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from worker.backtest.run import Backtest
 
 PUBLISHED = "published_at"
 
@@ -52,6 +56,9 @@ def backtest(
         Path | None, typer.Option(metavar="FILE", help="Every window of every key: .jsonl or .parquet.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="One page with pictures and words, which loads nothing.")] = None,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Tell how far the alerts can be trusted; some minutes.")
+    ] = False,
     time: Time = PUBLISHED,
     zone: Zone = None,
     skip_bad: SkipBad = False,
@@ -62,13 +69,15 @@ def backtest(
     The same labels, merge and detector as live: the alerts are those of `feed jsonl` into new topics with
     idle_clock = "data". Labels are kept on disk, so a second run is quick. What it cannot tell: docs/backtest.md.
 
+    With --judge it also tells how often chance or bursts alone fire under your settings, and how soon a surge is told.
+
     Example:  stacknorm-worker backtest 2025.jsonl --from 2025-06-01 --out alerts.jsonl --html report.html
     """
     from worker.backtest.archive import Selection
-    from worker.backtest.output import check_folder, check_out, render_table, write_out, write_trends
+    from worker.backtest.output import check_folder, check_out, write_out, write_trends
     from worker.backtest.page import render_backtest
     from worker.backtest.run import run_backtest
-    from worker.backtest.sentences import summarise, warn
+    from worker.judging.judge import Plan
 
     settings = read_settings(context)
     selection = Selection(read_moment("--from", start), read_moment("--to", end), time, read_zone(zone), skip_bad)
@@ -78,16 +87,16 @@ def backtest(
         check_folder(html)
     with open_progress() as report:
         found = run_backtest(
-            files, settings, selection=selection, cache=cache, trends=trends is not None, report=report
+            files,
+            settings,
+            selection=selection,
+            cache=cache,
+            trends=trends is not None,
+            judging=Plan() if judge else None,
+            processes=os.cpu_count() or 1,
+            report=report,
         )
-    if (labelling := found.labelling) is not None:
-        err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
-    for sentence in warn(found):
-        err.print(f"[bold yellow]note:[/] {sentence}", highlight=False, soft_wrap=True)
-    if found.alerts:
-        out.print(render_table(found))
-    for sentence in summarise(found):
-        out.print(sentence, highlight=False, soft_wrap=True)
+    _show(found)
     if out_file is not None:
         write_out(found.alerts, out_file)
         out.print(f"wrote {out_file}", highlight=False, soft_wrap=True)
@@ -97,6 +106,22 @@ def backtest(
     if html is not None:
         html.write_text(render_backtest(found), encoding="utf-8")
         out.print(f"wrote {html}", highlight=False, soft_wrap=True)
+
+
+def _show(found: "Backtest") -> None:
+    from worker.backtest.output import render_judgement, render_table
+    from worker.backtest.sentences import summarise, warn
+
+    if (labelling := found.labelling) is not None:
+        err.print(f"{labelling.asked:,} texts labelled; labels are kept in {labelling.kept_in}", soft_wrap=True)
+    for sentence in warn(found):
+        err.print(f"[bold yellow]note:[/] {sentence}", highlight=False, soft_wrap=True)
+    if found.alerts:
+        out.print(render_table(found))
+    for sentence in summarise(found):
+        out.print(sentence, highlight=False, soft_wrap=True)
+    if found.judgement is not None:
+        out.print(render_judgement(found.judgement))
 
 
 @contextmanager

@@ -6,10 +6,13 @@ from pathlib import Path
 from rich.table import Table
 
 from schemas.events import AlertEvent
+from stacknorm.bundle import Interval
 from worker.backtest.parquet import require_polars, write_alerts, write_windows
 from worker.backtest.run import Backtest
 from worker.backtest.sentences import figure
 from worker.errors import Misconfigured
+from worker.judging.judge import Judgement
+from worker.judging.jumps import MAX_STORIES, Jump
 from worker.sinks.terminal import describe_key
 from worker.surge.lifecycle import is_volume
 from worker.surge.trends import TrendRecord
@@ -70,3 +73,44 @@ def render_table(found: Backtest) -> Table:
         kind = "volume" if is_volume(first.kind) else "surge"
         table.add_row(describe_key(first), kind, str(last.severity), f"{first.detected_at:{MINUTE}}", ended, *counts)
     return table
+
+
+def render_judgement(found: Judgement) -> Table:
+    """What was measured of the detector, beside what its design promises."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("what", "measured", "bar", ""):
+        table.add_column(column)
+    chance = found.chance
+    table.add_row(
+        f"false alerts a day, V = {chance.negatives_a_day:,.0f}",
+        f"{spell_interval(chance.a_day)}, {chance.alerts} in all",
+        f"{chance.budget_a_day:g}, upper end {chance.bar:g}",
+        spell_verdict(met=chance.met),
+    )
+    if (resampled := found.resampled) is not None:
+        measured = f"{spell_interval(resampled.a_day)}, {figure(resampled.pace)} negative stories a day"
+        table.add_row("alerts a day, archive shuffled", measured, "none", "")
+    for jump in found.jumps:
+        name = f"{jump.rate_a_day:g} a day, {jump.times:g} times as many"
+        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert", spell_verdict(met=jump.met))
+    same = f"{sum(each.same for each in found.copies)} of {len(found.copies)} streams the same"
+    alerts = sum(each.alerts for each in found.copies)
+    table.add_row("30 % copies", f"{same}, {alerts} alerts", "all", spell_verdict(met=found.copies_met))
+    return table
+
+
+def spell_interval(found: Interval) -> str:
+    """A number with its interval."""
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def spell_verdict(*, met: bool) -> str:
+    """For a terminal."""
+    return "[green]met[/]" if met else "[bold red]missed[/]"
+
+
+def _spell_jump(jump: Jump) -> str:
+    stories = jump.stories
+    once = f"{jump.most_opened} alert{'s' if jump.most_opened != 1 else ''} a surge"
+    missed = f", {jump.missed} of {len(jump.trials)} had none in {MAX_STORIES}" if jump.missed else ""
+    return f"{stories.value:.1f} stories ({stories.low:.1f} to {stories.high:.1f}), at most {once}{missed}"

@@ -18,6 +18,7 @@ from worker.backtest.sentences import (
     summarise,
     warn,
 )
+from worker.backtest.trust import STORY_TICKS, place_stories, show_trust, spell_hours
 from worker.sinks.terminal import name_key
 from worker.surge.keys import Key
 
@@ -70,6 +71,8 @@ def render_backtest(found: Backtest) -> str:
             warnings=tuple(warn(found)),
             rate=alerts_a_day(found) if found.watched_days else None,
             chance=chance_a_day(found) if found.watched_days else None,
+            trust=None if found.judgement is None else show_trust(found, found.judgement),
+            story_ticks=STORY_TICKS,
         )
     )
 
@@ -107,4 +110,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"figure": figure, "moment": spell_moment, "key_name": name_key}
+    made.filters |= {"place_stories": place_stories, "hours": spell_hours}
     return made

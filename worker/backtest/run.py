@@ -5,14 +5,14 @@ Its alerts are those that live workers write when the archive is fed to new topi
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 import orjson
 
-from schemas.events import AlertEvent
+from schemas.events import AlertEvent, StackRef
 from stacknorm.progress import Report, tell_nobody
 from worker.backtest.archive import Labelled, News, Selection, read_archive
 from worker.backtest.course import Course
@@ -23,6 +23,8 @@ from worker.backtest.replay import Runs, label_lines, replay_events
 from worker.codec import InputRules
 from worker.engines import load_engine
 from worker.feeds.jsonl import BadArchive
+from worker.judging.judge import Archive, Judgement, Plan, judge
+from worker.judging.resampling import Arrivals, split_days
 from worker.labeller import Engine
 from worker.lives import fired_lives
 from worker.settings import EngineSettings, Settings
@@ -67,6 +69,8 @@ class Backtest:
         overlap: with the training data.
         labelling: None where the events came labelled.
         made_at: wall time.
+        days: whole ones, from which arrivals were drawn anew; none unless judged.
+        judgement: how far the alerts can be trusted; None unless asked for.
     """
 
     files: tuple[str, ...]
@@ -90,6 +94,8 @@ class Backtest:
     overlap: Overlap
     labelling: Labelling | None
     made_at: datetime
+    days: int = 0
+    judgement: Judgement | None = None
 
     @cached_property
     def lives(self) -> list[list[AlertEvent]]:
@@ -151,6 +157,8 @@ def run_backtest(
     selection: Selection = WHOLE,
     cache: Path | None = None,
     trends: bool = False,
+    judging: Plan | None = None,
+    processes: int = 1,
     make_engine: Callable[[EngineSettings], Engine] = load_engine,
     report: Report = tell_nobody,
 ) -> Backtest:
@@ -162,6 +170,8 @@ def run_backtest(
         selection: what of the archive counts.
         cache: where labels are kept; `default_folder()` without it.
         trends: whether windows are counted, which takes some time.
+        judging: how much is simulated to tell how far the alerts can be trusted; without it nothing.
+        processes: that simulate.
         make_engine: makes what labels; not called for events that are labelled.
         report: told how far it is.
 
@@ -173,9 +183,16 @@ def run_backtest(
     """
     now = datetime.now(UTC)
     with open_archive(paths, settings, now, selection=selection, cache=cache, make_engine=make_engine) as told:
-        course = Course(settings.rules, told.partitions, now, trends=trends)
-        course.follow(told.tell(report))
-        return _conclude(told.archive, course, settings, paths, told.labelling())
+        course, arrivals = Course(settings.rules, told.partitions, now, trends=trends), Arrivals()
+        course.follow(told.tell(report) if judging is None else _note_arrivals(told.tell(report), arrivals))
+        found = _conclude(told.archive, course, settings, paths, told.labelling())
+    if judging is None:
+        return found
+    days = split_days(arrivals.of(course.histories.story_ids))
+    archive = Archive(days, _main_stack(course))
+    return replace(
+        found, days=len(days), judgement=judge(settings.rules, archive, judging, processes=processes, report=report)
+    )
 
 
 def _conclude(
@@ -183,7 +200,7 @@ def _conclude(
 ) -> Backtest:
     if course.first is None or course.last is None:
         raise BadArchive(f"the stack could label none of the {course.dead:,} items")
-    stack, _ = course.stacks.most_common(1)[0][0]
+    stack = _main_stack(course)
     fired = {Key.of(life[0]) for life in fired_lives(course.alerts)}
     return Backtest(
         files=tuple(path.name for path in paths),
@@ -204,10 +221,24 @@ def _conclude(
         alerts=tuple(course.alerts),
         trends=tuple(course.trends.values()),
         histories={key: course.histories.by_key[str(key)] for key in fired},
-        overlap=find_overlap(*_texts_of(archive), stack, settings.engine),
+        overlap=find_overlap(*_texts_of(archive), stack.name, settings.engine),
         labelling=labelling,
         made_at=course.now,
     )
+
+
+def _main_stack(course: Course) -> StackRef:
+    """That labelled most."""
+    name, digest = course.stacks.most_common(1)[0][0]
+    return StackRef(name=name, digest=digest)
+
+
+def _note_arrivals(units: Iterable[Runs], arrivals: Arrivals) -> Iterator[Runs]:
+    for runs in units:
+        for run in runs.values():
+            for event in run.events:
+                arrivals.add(event)
+        yield runs
 
 
 def _texts_of(archive: News | Labelled) -> tuple[list[str], list[str]]:

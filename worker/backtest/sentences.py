@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from schemas.events import AlertEvent, AlertKind, KeyType, ResolveReason
-from worker.backtest.poisson import count_interval
 from worker.backtest.run import Backtest
+from worker.judging.intervals import count_interval
 from worker.sinks.terminal import name_hits, name_key
 from worker.surge.lifecycle import is_volume
 from worker.surge.rules import Profiles, Rules
