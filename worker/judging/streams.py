@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 from schemas.events import Entity, InputRef, LabelledEvent, Sentiment, SentimentLabel, StackRef, Topic
 from worker.surge.exposure import FLAT, MONDAY_MS, Profile
-from worker.surge.keys import NEGATIVE, Mentions, is_hit
+from worker.surge.keys import NEGATIVE, Mentions, count_on
 from worker.surge.revision import instant_of
 from worker.surge.rules import Profiles, Rules
 
@@ -157,6 +157,5 @@ def count_hits(events: Iterable[LabelledEvent], rules: Rules) -> int:
 
 def _hits_of(events: Iterable[LabelledEvent], mentions: Mentions, rules: Rules) -> Iterator[bool]:
     for event in events:
-        for mention in mentions.of(event):
-            for target in rules.targets:
-                yield is_hit(event, mention, target)
+        for count in count_on(event, mentions.of(event), rules.targets):
+            yield count.hit

@@ -24,8 +24,8 @@ one time in fifteen, and then it fails the comparison."""
 
 _cut = Struct(f"{ROWS * BYTES_EACH}s" * BANDS + f"{(POSITIONS - BANDS * ROWS) * BYTES_EACH}s").unpack
 
-_FROM_URL = str.maketrans("-_", "+/")
-_PADDING = "=" * (-POSITIONS * BYTES_EACH % 3)
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_PADDING = b"=" * (-POSITIONS * BYTES_EACH % 3)
 
 COMPARED_IN_A_BAND = 4
 """The oldest; of forms that are filled in by the thousand, each with another name, nearly all agree on a band."""
@@ -46,7 +46,7 @@ def read_signature(similarity_key: str) -> bytes:
     if not similarity_key.startswith(SIGNATURE):
         return b""
     try:
-        signature = a2b_base64(similarity_key[len(SIGNATURE) :].translate(_FROM_URL) + _PADDING)
+        signature = a2b_base64(similarity_key.encode()[len(SIGNATURE) :].translate(_FROM_URL) + _PADDING)
     except ValueError:
         return b""
     return signature if len(signature) == POSITIONS * BYTES_EACH else b""

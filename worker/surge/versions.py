@@ -20,6 +20,8 @@ CLUSTER_PREFIX = "c:"
 
 Kind = TypeVar("Kind")
 
+_encode = json.Encoder().encode
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -52,9 +54,9 @@ class Versions:
 
     def seal(self, name: str, record: object) -> bytes:
         """A record of the version that is written; its fields are what msgspec makes an array or an object of."""
-        fields = json.encode(record)
+        fields = _encode(record)
         if self.step is not None and self.writes < self.newest:
-            fields = json.encode(self.step.downgrade(name, json.decode(fields)))
+            fields = _encode(self.step.downgrade(name, json.decode(fields)))
         return self._heads[fields[0]] + fields[1:]
 
     def open(self, name: str, value: bytes, kind: type[Kind]) -> Kind:
