@@ -24,6 +24,13 @@ from worker.surge.statistics import (
     threshold,
 )
 
+SMALL_STATISTIC = 2.0
+OUTDATED_AFTER = 6
+OUTDATED_BY = 2.0
+"""The level of a run of so many negative clusters is outdated once the baseline has seen so many times as much. Such a
+run began when its key was young, tests against what was hardly known then, and would go on for weeks: a surge that
+falls into it is found late. In fewer clusters W is small in a surge too."""
+
 
 class Level(Struct, frozen=True, array_like=True, gc=False):
     """What was normal when a run began: Gamma (a, b) of negative clusters a day, and their share."""
@@ -129,14 +136,26 @@ def has_crossed(runs: Runs, bank: Bank, exposure_ms: int) -> bool:
 
 
 def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, find_level: Callable[[], Level]) -> None:
-    """Add a negative cluster to every chart; a run whose statistic is not positive starts again with it.
+    """Add a negative cluster to every chart; a run that has come to nothing starts again with it.
 
-    ``find_level`` is asked for what is normal only where a run starts.
+    That is one whose W is not positive, or small although it is long and its level outdated.
+
+    Args:
+        runs: Those of a key; changed in place.
+        cluster_id: Of the cluster.
+        seq: Its place in the merge.
+        now: Its moment.
+        find_level: What is normal now; asked only where it may matter.
     """
     level: Level | None = None
     for index, rate in enumerate(RATES):
         run = runs[index]
-        if run is None or run.statistic(now.exposure_ms, rate) <= 0:
+        if run is None or (statistic := run.statistic(now.exposure_ms, rate)) < SMALL_STATISTIC:
             level = level or find_level()
-            run = runs[index] = Run(cluster_id, seq, now, level)
+            if run is None or statistic <= 0 or _is_outdated(run, level):
+                run = runs[index] = Run(cluster_id, seq, now, level)
         run.negatives += 1
+
+
+def _is_outdated(run: Run, level: Level) -> bool:
+    return run.negatives >= OUTDATED_AFTER and level.a > OUTDATED_BY * run.level.a
