@@ -55,6 +55,13 @@ def test_what_an_item_says_of_an_entity_goes_before_what_it_says_as_a_whole():
     assert hits(bad) == {"global", "wire", "markets", "symbol:BUYER", "symbol:OTHER"}
 
 
+def test_an_item_that_names_no_source_counts_on_none():
+    unnamed = event(0, 0)
+    unnamed = unnamed.model_copy(update={"source": unnamed.input.topic})
+    assert KeyType.source in {key.type for key in keys_of(event(0, 0))}
+    assert {key.type for key in keys_of(unnamed)} == {key.type for key in keys_of(event(0, 0))} - {KeyType.source}
+
+
 def test_a_watchlist_counts_an_item_once_and_is_hit_where_one_of_its_members_is():
     banks = Watchlist("banks", entities=("symbol:A", "symbol:B"), topics=("markets",))
     item = event(0, 0, negative=False, symbols=(), topic="other")

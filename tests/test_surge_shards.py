@@ -121,8 +121,8 @@ def run_shard(
 ) -> None:
     detector = Detector.restore(rules, 1, [], trends=True, ownership=ownership)
     log: Changelog = dict(detector.begin({0: Position(0, 0)}).changelog)
-    read, marked, batch = 0, False, None
-    while batch is not None or not marked:
+    read, marked, ended = 0, False, False
+    while not ended:
         for item in events[read : read + random.randint(1, 200)]:
             detector.add_event(0, read, item)
             read += 1
@@ -131,6 +131,7 @@ def run_shard(
             marked = True
         batch = detector.step(random.randint(1, 400), WALL)
         crashed = random.random() < crash
+        ended = marked and batch is None and not crashed
         if batch is not None and not (crashed and random.random() < 0.5):
             log.update(batch.changelog)
             found.alerts += batch.alerts
@@ -138,7 +139,7 @@ def run_shard(
         if crashed:
             detector = Detector.restore(rules, 1, log.items(), trends=True, ownership=ownership)
             position = detector.positions[0]
-            read, marked, batch = position.labelled_next_offset, position.progress_next_offset > 0, None
+            read, marked = position.labelled_next_offset, position.progress_next_offset > 0
     found.shards.append(detector)
 
 

@@ -131,7 +131,8 @@ def test_state_of_version_1_is_read_and_written_back_bit_for_bit():
     facts = detector.facts()
     assert (facts.keys, facts.firing) == (sum(key.startswith(b"k:") for key in log), 3)
     shard = detector._shard
-    shard._dirty = {key.decode(): None for key in log if key != b"frontier"}
+    shard._changed_keys = {key[2:].decode(): None for key in log if key.startswith(b"k:")}
+    shard._changed_clusters = {key[2:].decode(): None for key in log if key.startswith(b"c:")}
     assert dict(detector._batch([], 0).changelog) == log
 
 

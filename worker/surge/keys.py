@@ -151,10 +151,13 @@ class Mentions:
     def of(self, event: News) -> list[Mention]:
         """The market first, since it is the parent of the others, then source, topic, entities and watch-lists.
 
+        An item that names no source has none here: all those of a feed together are but the market once more.
         A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
         entity without a symbol is named by its kind: ``authority:European Central Bank``. Each key stands once.
         """
-        found = [_OF_THE_MARKET, Mention(KeyType.source, event.source)]
+        found = [_OF_THE_MARKET]
+        if event.source != event.input.topic:  # which stands where no source is named
+            found.append(Mention(KeyType.source, event.source))
         topic = _topic_of(event)
         if topic is not None:
             found.append(Mention(KeyType.topic, topic))

@@ -49,7 +49,7 @@ SWEPT_KEYS = 1_000
 
 
 class Shard:
-    """The state of the detector; events and timers change it at once and leave their names in the dirty set.
+    """The state of the detector; events and timers change it at once and leave the names of what changed.
 
     ``apply`` wants events in merge order, ``fire_timer`` clocks between them. Owned by one thread.
     """
@@ -78,7 +78,8 @@ class Shard:
         self._waiting: dict[str, None] = {}
         self._window = Window(rules.copy_likeness, rules.max_window_stories)
         self._timers = Timers()
-        self._dirty: dict[str, None] = {}
+        self._changed_keys: dict[str, None] = {}
+        self._changed_clusters: dict[str, None] = {}
 
     def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]]) -> None:
         """Take the state over from ``totals()``, and from the newest record of each name."""
@@ -122,21 +123,21 @@ class Shard:
 
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
         """One record for each name changed since the last call, None where it is gone."""
-        changes = [(name.encode(), self._record(name)) for name in self._dirty]
-        self._dirty.clear()
+        changes = [((KEY_PREFIX + name).encode(), self.keys.seal(name)) for name in self._changed_keys]
+        changes += [((CLUSTER_PREFIX + name).encode(), self._seal_cluster(name)) for name in self._changed_clusters]
+        self._changed_keys.clear()
+        self._changed_clusters.clear()
         self.keys.cool()
         return changes
 
-    def _record(self, name: str) -> bytes | None:
-        if name.startswith(KEY_PREFIX):
-            return self.keys.seal(name.removeprefix(KEY_PREFIX))
-        cluster = self._clusters.get(name.removeprefix(CLUSTER_PREFIX))
-        return None if cluster is None else self._versions.seal(name, cluster)
+    def _seal_cluster(self, cluster_id: str) -> bytes | None:
+        cluster = self._clusters.get(cluster_id)
+        return None if cluster is None else self._versions.seal(CLUSTER_PREFIX + cluster_id, cluster)
 
     @property
     def changed(self) -> bool:
         """Whether ``take_changes`` would give anything."""
-        return bool(self._dirty)
+        return bool(self._changed_keys or self._changed_clusters)
 
     def apply(self, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
@@ -173,7 +174,7 @@ class Shard:
             now = self.exposures.of(count.mention.type).now
             state = self._state_of(count.state, now)
             count_cluster(state, event.source, cluster.seq if count.hit else None, now, self.rules)
-            self._dirty[KEY_PREFIX + count.state] = None
+            self._changed_keys[count.state] = None
             if count.hit and (state.alert is not None or not learning):
                 revisions += self._add_negative(count, state, cluster, now, emitted_at)
         return revisions
@@ -219,7 +220,7 @@ class Shard:
             for name in self._concerned(cluster):
                 stories_of.setdefault(name, []).append(cluster)
             cluster.keys = tuple([name for name in cluster.keys if name in still or not cluster.takes_copies])
-            self._dirty[CLUSTER_PREFIX + cluster.id] = None
+            self._changed_clusters[cluster.id] = None
         revisions: list[AlertEvent] = []
         for name, stories in stories_of.items():
             key, state, lost = Key.parse(name), self.keys.get(name), name not in still
@@ -242,7 +243,7 @@ class Shard:
         self, key: Key, state: KeyState, stories: Sequence[Cluster], context: Context, *, lost: bool
     ) -> Iterator[AlertEvent]:
         """What becomes of a key's alert when some of its stories were corrected or ``lost``."""
-        self._dirty[KEY_PREFIX + str(key)] = None
+        self._changed_keys[str(key)] = None
         alert = state.alert
         if alert is None or not (lost or any(cluster.id in alert.evidence for cluster in stories)):
             return
@@ -254,12 +255,12 @@ class Shard:
 
     def _add_copy(self, cluster: Cluster) -> None:
         cluster.copies += 1
-        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        self._changed_clusters[cluster.id] = None
         for name in cluster.keys:
             state = self.keys.get(name)
             if state is not None:
                 count_copy(state, cluster)
-                self._dirty[KEY_PREFIX + name] = None
+                self._changed_keys[name] = None
 
     def _open_cluster(self, cluster: Cluster, event: News, hits: tuple[str, ...]) -> None:
         if hits:
@@ -267,7 +268,7 @@ class Shard:
             cluster.story = first_mention(event, clock_of(event.received_at))
             self._note_item(cluster)
         self._clusters[cluster.id] = cluster
-        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        self._changed_clusters[cluster.id] = None
         crowded_out = self._window.add(cluster)
         if crowded_out is not None:
             self._leave_window(crowded_out)
@@ -389,7 +390,7 @@ class Shard:
         return fired
 
     def _leave_window(self, cluster: Cluster) -> None:
-        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        self._changed_clusters[cluster.id] = None
         self._drop_unused(cluster)
 
     def _fire_key(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
@@ -410,7 +411,7 @@ class Shard:
 
     def _wake(self, name: str, key: Key, state: KeyState, context: Context) -> list[AlertEvent]:
         revisions = []
-        self._dirty[KEY_PREFIX + name] = None
+        self._changed_keys[name] = None
         if state.alert is not None:
             revisions.append(self._end(key, state, self._end_of(key, state, state.alert).reason, context))
         else:
@@ -423,7 +424,7 @@ class Shard:
     def sweep(self, clock_ms: int) -> None:
         """Free some memory of keys that are forgotten, as of a clock below which no event comes; no alert tells."""
         for name in self.keys.sweep(clock_ms, SWEPT_KEYS):
-            self._dirty[KEY_PREFIX + name] = None
+            self._changed_keys[name] = None
 
     def _end(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
         alert, before = state.alert, state.cited()
@@ -495,7 +496,7 @@ class Shard:
         if cluster.id in self._holders or cluster.takes_copies:
             return
         del self._clusters[cluster.id]
-        self._dirty[CLUSTER_PREFIX + cluster.id] = None
+        self._changed_clusters[cluster.id] = None
         if cluster.story is not None:
             told = self._by_item[cluster.story.item_id]
             told.remove(cluster)

@@ -91,9 +91,9 @@ class Keys:
         young, firing = self._is_young(state), state.firing is not None
         self.young += young - record.young
         self.firing += firing - record.firing
-        value = self._versions.seal(KEY_PREFIX + name, state)
-        self._hot[name] = _Record(value, young, firing)  # behind all others: met last
-        return value
+        record.value, record.young, record.firing = self._versions.seal(KEY_PREFIX + name, state), young, firing
+        self._hot[name] = record  # behind all others: met last
+        return record.value
 
     def cool(self) -> None:
         """Keep those met longest ago as their records; every changed state has been sealed."""

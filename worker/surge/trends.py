@@ -89,7 +89,7 @@ class Telling(NamedTuple):
 
 
 class Trends:
-    """The open windows of a shard's own keys; counting leaves the names of changed keys in the dirty set.
+    """The open windows of a shard's own keys; counting leaves the names of changed keys.
 
     ``count`` wants items in merge order, after all that is due up to their clock was told. Owned by one thread.
     """
