@@ -19,7 +19,7 @@ from worker.judging.judge import Plan, judge
 from worker.surge.rules import Rules
 
 RULES = Rules()
-FULL = Plan(calm_streams=8, calm_alerts=80, trials=20)
+FULL = Plan(calm_streams=8, calm_alerts=80, trials=60)
 QUICK = Plan(calm_streams=1, calm_alerts=1, trials=2, rates=(10,), jumps=(8, 50))
 CYCLES, CYCLE_DAYS = 4, 14
 

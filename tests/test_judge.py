@@ -99,7 +99,7 @@ def shown(judgement: Judgement) -> str:
     ("trial", "word"),
     [
         (Trial(14, 10.0, 1), "13.5 stories (13"),
-        (Trial(10, 10.0, 2), "2 alerts"),
+        (Trial(10, 10.0, 2), "1 of 2 opened a second alert"),
         (Trial(MAX_STORIES, 10.0, 0), "1 of 2 had none"),
     ],
 )

@@ -92,7 +92,7 @@ def render_judgement(found: Judgement) -> Table:
         table.add_row("alerts a day, archive shuffled", measured, "none", "")
     for jump in found.jumps:
         name = f"{jump.rate_a_day:g} a day, {jump.times:g} times as many"
-        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert", spell_verdict(met=jump.met))
+        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert in 95 %", spell_verdict(met=jump.met))
     same = f"{sum(each.same for each in found.copies)} of {len(found.copies)} streams the same"
     alerts = sum(each.alerts for each in found.copies)
     table.add_row("30 % copies", f"{same}, {alerts} alerts", "all", spell_verdict(met=found.copies_met))
@@ -111,6 +111,7 @@ def spell_verdict(*, met: bool) -> str:
 
 def _spell_jump(jump: Jump) -> str:
     stories = jump.stories
-    once = f"{jump.most_opened} alert{'s' if jump.most_opened != 1 else ''} a surge"
-    missed = f", {jump.missed} of {len(jump.trials)} had none in {MAX_STORIES}" if jump.missed else ""
-    return f"{stories.value:.1f} stories ({stories.low:.1f} to {stories.high:.1f}), at most {once}{missed}"
+    of = f"of {len(jump.trials)}"
+    again = f", {jump.opened_again} {of} opened a second alert" if jump.opened_again else ""
+    missed = f", {jump.missed} {of} had none in {MAX_STORIES}" if jump.missed else ""
+    return f"{stories.value:.1f} stories ({stories.low:.1f} to {stories.high:.1f}){again}{missed}"

@@ -179,9 +179,9 @@ def tell_speed(judgement: Judgement) -> Iterator[str]:
         told = "; ".join(f"{_name(jump)}, {jump.missed} of {len(jump.trials)} surges" for jump in missed)
         yield f"Without an alert within {MAX_STORIES} stories: {told}."
     surges = sum(len(jump.trials) for jump in jumps)
-    again, most = sum(jump.opened_again for jump in jumps), max(jump.most_opened for jump in jumps)
+    again = sum(jump.opened_again for jump in jumps)
     if again:
-        yield f"Of {surges} surges {again} opened more than one alert, at most {most}."
+        yield f"Of {surges} surges {again} opened more than one alert."
     else:
         yield f"None of {surges} surges opened more than one alert."
 
