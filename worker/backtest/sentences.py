@@ -103,9 +103,11 @@ def _explain_end(alert: AlertEvent, rules: Rules) -> str:
     stories = f"{count(alert.n_negative, f'{hits} story', f'{hits} stories')} in all"
     if alert.ends_at is None:
         return f"It was still firing at the end of the archive, with {stories}."
+    flat = rules.profiles == Profiles()
+    hours = "hours" if flat else "usual hours (a busy one counts for several)"
     because = {
-        ResolveReason.quiet: f"no {hits} story had come for {rules.quiet_hours:g} hours and {rules.quiet_gaps:g} times "
-        "the usual gap between them",
+        ResolveReason.quiet: f"no {hits} story had come for {rules.quiet_hours:g} {hours} and {rules.quiet_gaps:g} "
+        "times the usual gap between them",
         ResolveReason.withdrawn: "its stories had been corrected or taken back",
         ResolveReason.below_threshold: f"the evidence had faded below {rules.resolve_below:.0%} of the threshold",
         ResolveReason.new_level: f"after {rules.max_frozen_hours:g} hours this much had become the new normal",
