@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
+from rich.console import Console
 
 from observer import Observer
 from schemas.events import NewsItem
+from test_primer import make_primer
 from trial_settings import load_trial_settings
 from verify import Outputs, expect, find_violations
 from worker.codec import to_instant, to_ms
@@ -21,8 +23,9 @@ from worker.errors import Misconfigured
 from worker.kafka.admin import create_topics
 from worker.kafka.sink import Delivery, TransactionalSink, Writer
 from worker.kafka.stretch import Bounds, Found, find_stretch
+from worker.primer import write_primer
 from worker.records import OutRecord
-from worker.replay.plan import Plan, check_times, derive_settings, make_plan
+from worker.replay.plan import Plan, check_times, derive_settings, make_plan, render_plan
 from worker.replay.run import Tally, carry_out, prepare
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
@@ -63,6 +66,18 @@ def test_a_replay_reads_the_live_raw_topic_and_all_else_is_its_own():
     }
     assert replay.labeller_group == "stacknorm-replay-20261124T120000-labeller"
     assert replay.detector_group == "stacknorm-replay-20261124T120000-detector"
+
+
+def test_the_plan_of_a_middle_stretch_says_what_the_detector_begins_with(tmp_path):
+    primer = tmp_path / "primer.json"
+    write_primer(make_primer(), primer)
+    for surge, said in (({}, "it learns for 3 days of news"), ({"primer": primer}, "the baselines of surge.primer")):
+        console = Console(width=400)
+        with console.capture() as captured:
+            console.print(render_plan(Plan(derive(surge=surge), at(0), at(1), [Bounds(5, 9)])))
+        told = captured.get()
+        assert said in told
+        assert "its alerts need not be those of the live one" in told
 
 
 def test_a_bundle_of_its_own_labels_where_one_is_given():

@@ -160,8 +160,11 @@ def render_plan(plan: Plan) -> RenderableType:
 def _describe_learning(plan: Plan) -> str:
     if all(bounds.start == 0 for bounds in plan.stretch):
         return "from the start of the log: the alerts are those of a live detector that began there too"
-    days = plan.settings.rules.learning_days
-    return (
-        f"begins with no baselines in the middle of the log: it learns for {days:g} days of news "
-        "before anything fires, and its alerts need not be those of the live one"
+    rules = plan.settings.rules
+    begins = (
+        f"begins with no baselines in the middle of the log: it learns for {rules.learning_days:g} days of news before "
+        "anything fires"
+        if rules.primed is None
+        else "begins in the middle of the log, with the baselines of surge.primer if these labels are of its stack"
     )
+    return f"{begins}, and its alerts need not be those of the live one"
