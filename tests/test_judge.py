@@ -187,6 +187,8 @@ def test_stories_read_from_events_are_written_as_the_detector_reads_them():
     assert written.clock == given_event.clock
     assert read_story(written) == story
     assert count_hits([written], RULES) == 5
+    unnamed = read_story(given_event.model_copy(update={"source": given_event.input.topic}))
+    assert count_hits(write_arrivals([Arrival(0, unnamed)], STACK), RULES) == 4
     unsure = read_story(event(0, 60, topic_probability=0.3, negative=False))
     assert (unsure.sentiment, unsure.topic) == ("neutral", None)
     (written,) = write_arrivals([Arrival(0, unsure._replace(sentiment=None))], STACK)

@@ -16,7 +16,7 @@ import numpy as np
 from schemas.events import KeyType, LabelledEvent, StackRef
 from stacknorm.bundle import Interval
 from worker.detector import detect
-from worker.judging.streams import WALL, Arrival, Story, count_hits, write_arrivals
+from worker.judging.streams import UNNAMED, WALL, Arrival, Story, count_hits, write_arrivals
 from worker.lives import fired_lives
 from worker.surge.baseline import DAY_MS, HOUR_MS
 from worker.surge.exposure import Exposure
@@ -83,11 +83,11 @@ class Arrivals:
 def read_story(event: LabelledEvent) -> Story:
     """What the detector looks at, less what is said of single entities."""
     mentions = _MENTIONS.of(event)
-    topic = next((mention.name for mention in mentions if mention.type is KeyType.topic), None)
+    named = {mention.type: mention.name for mention in mentions}
     entities = tuple(mention.name for mention in mentions if mention.type is KeyType.entity)
     probabilities = {} if event.sentiment is None else event.sentiment.probabilities
     sentiment = next((label for label, p in probabilities.items() if p >= MIN_PROBABILITY), None)
-    return Story(sentiment, topic, event.source, entities)
+    return Story(sentiment, named.get(KeyType.topic), named.get(KeyType.source, UNNAMED), entities)
 
 
 def split_days(arrivals: Sequence[Arrival]) -> Days:

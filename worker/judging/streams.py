@@ -20,6 +20,9 @@ from worker.surge.rules import Profiles, Rules
 
 DAY_SECONDS = 86_400.0
 STACK = StackRef(name="judge", digest="")
+UNNAMED = "judge"
+"""The topic that all are said to be read from, which stands where no source is named."""
+
 WALL = datetime(2026, 3, 2, tzinfo=UTC)
 """When alerts on made-up streams are said to be written."""
 
@@ -119,7 +122,7 @@ def _write(number: int, clock: datetime, story: Story, stack: StackRef) -> Label
         entities=tuple(map(_entity, story.entities)),
         similarity_key=title,
         stack=stack,
-        input=InputRef(topic="judge", partition=0, offset=number),
+        input=InputRef(topic=UNNAMED, partition=0, offset=number),
     )
 
 
