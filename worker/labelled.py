@@ -1,4 +1,4 @@
-"""A labelled event as far as the detector reads it: plain values, read in a quarter of the time of the whole event."""
+"""A labelled event as far as the detector reads it: plain values, read faster than the whole event."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -212,10 +211,18 @@ class Campaign:
         )
         expected = await asyncio.to_thread(expect, logs, self._labelling.load(), self._settings.rules)
         if expected.alerts:
-            last = max(alert.detected_at for alert in expected.alerts)
-            with suppress(AssertionError):  # of other events nothing may be due so late: then what is there is judged
-                await self._await_frontier(last, LAST_SECONDS)
+            await self._await_last(max(alert.detected_at for alert in expected.alerts))
         return expected, strange
+
+    async def _await_last(self, after: datetime) -> None:
+        """A frontier behind the last alert; of wrong events nothing may be due so late, so what is there is judged."""
+        given_up = time.monotonic() + LAST_SECONDS
+
+        async def ask() -> bool:
+            clock = await self._observer.frontier()
+            return (clock is not None and clock > after) or time.monotonic() > given_up
+
+        await self._await_that(f"a frontier after {after}, or the end of patience", ask)
 
     async def _judge(self, hits: list[Hit], expected: Outputs, strange: list[Violation]) -> Report:
         self._say("reading all outputs, read_committed, and comparing")
@@ -448,12 +455,12 @@ class Campaign:
 
         await self._await_that(f"{least} raw records committed", ask)
 
-    async def _await_frontier(self, after: datetime, seconds: float = PATIENCE_SECONDS) -> None:
+    async def _await_frontier(self, after: datetime) -> None:
         async def ask() -> bool:
             clock = await self._observer.frontier()
             return clock is not None and clock > after
 
-        await self._await_that(f"a frontier after {after}", ask, seconds)
+        await self._await_that(f"a frontier after {after}", ask)
 
     async def _await_replicas(self) -> None:
         async def ask() -> bool:
@@ -461,10 +468,8 @@ class Campaign:
 
         await self._await_that("every partition is on every node", ask)
 
-    async def _await_that(
-        self, what: str, ask: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS
-    ) -> None:
-        await self._fleet.await_that(what, patient(ask), seconds)
+    async def _await_that(self, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
+        await self._fleet.await_that(what, patient(ask), PATIENCE_SECONDS)
 
     async def _ask(self, ask: Callable[[], Awaitable[Told]]) -> Told:
         """An answer, however long a node is away."""

@@ -92,7 +92,7 @@ def render_judgement(found: Judgement) -> Table:
         table.add_row("alerts a day, archive shuffled", measured, "none", "")
     for jump in found.jumps:
         name = f"{jump.rate_a_day:g} a day, {jump.times:g} times as many"
-        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert in 95 %", spell_verdict(met=jump.met))
+        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert", spell_verdict(met=jump.met))
     same = f"{sum(each.same for each in found.copies)} of {len(found.copies)} streams the same"
     alerts = sum(each.alerts for each in found.copies)
     table.add_row("30 % copies", f"{same}, {alerts} alerts", "all", spell_verdict(met=found.copies_met))

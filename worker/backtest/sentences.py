@@ -118,8 +118,12 @@ def _explain_end(alert: AlertEvent, rules: Rules) -> str:
 
 def chance_a_day(found: Backtest) -> float:
     """False alerts a day to expect at this archive's pace of bad news, if the thresholds hold what they promise."""
-    rules = found.rules
-    return rules.budget_a_day * found.watched_negatives / found.watched_days / rules.negatives_a_day
+    return chance_at(found, found.watched_negatives / found.watched_days)
+
+
+def chance_at(found: Backtest, pace: float) -> float:
+    """The same at so many negative stories a day that come evenly, each counted once for each of its keys."""
+    return found.rules.budget_a_day * pace / found.rules.negatives_a_day
 
 
 def alerts_a_day(found: Backtest) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ from math import log2
 from stacknorm.bundle import Interval
 from stacknorm.evaluation.axes import Axis, axis_over
 from worker.backtest.run import Backtest
-from worker.backtest.sentences import alerts_a_day, count, figure
+from worker.backtest.sentences import alerts_a_day, chance_at, count, figure
 from worker.judging.chance import MAX_PACE
 from worker.judging.intervals import scale_count
 from worker.judging.judge import Judgement
@@ -100,11 +100,6 @@ def _draw_archive(found: Backtest, judgement: Judgement) -> Rates | None:
 def _draw(rows: tuple[Rate, ...], marks: tuple[tuple[float, str], ...]) -> Rates:
     places = [Interval(value=place, low=place, high=place) for place, _ in marks]
     return Rates(rows, marks, axis_over([*(row.found for row in rows), *places], from_zero=True))
-
-
-def chance_at(found: Backtest, pace: float) -> float:
-    """Alerts a day that evenly spread news gives at so many negative stories a day, if thresholds hold."""
-    return found.rules.budget_a_day * pace / found.rules.negatives_a_day
 
 
 def tell_false_alerts(found: Backtest, judgement: Judgement) -> Iterator[str]:
