@@ -16,7 +16,7 @@ from worker.surge.trends import TrendRecord
 
 Items = list[tuple[float, dict[str, object]]]
 SOURCES = ("a", "b", "c", "d")
-SENSITIVE = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8, quiet_gaps=3)
+SENSITIVE = Rules(negatives_a_day=50, learning_days=0.5, max_frozen_hours=8, quiet_chance=0.05)
 """Alerts of every kind and every end within a few days."""
 
 
@@ -344,7 +344,7 @@ def test_which_of_an_items_stories_a_correction_is_of_does_not_depend_on_a_resta
     others = [item.model_copy(update={"item_id": told[number].item_id}) for item in (again, word)]
     items = sorted([*told, *others], key=lambda item: item.clock)
     parts = split(items, 1, Random(0))
-    rules = replace(SENSITIVE, max_frozen_hours=48, quiet_gaps=20)
+    rules = replace(SENSITIVE, max_frozen_hours=48, quiet_chance=1e-9)
     alone, _ = Log(parts, Random(1)).run(0.0, rules)
     again_and_again, _ = Log(parts, Random(1)).run(0.4, rules)
     assert any(alert.detected_at == word.clock for alert in alone)

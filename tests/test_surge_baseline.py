@@ -91,7 +91,16 @@ def test_after_an_alert_the_surge_and_the_guard_gap_before_it_are_left_out():
 
 
 def test_a_new_level_is_what_was_seen_while_the_alert_fired():
-    baseline = fed([0, 7 * HOUR_MS])
-    baseline.rebase(3 * DAY_MS, negatives=100, clusters=150, exposure_days=2.0)
-    a, b = baseline.rate(Prior(5.0))
-    assert a / b == pytest.approx(50, rel=0.06)
+    baseline, prior = fed([0, 7 * HOUR_MS]), Prior(1.0)
+    baseline.rebase(3 * DAY_MS, negatives=100, clusters=150, exposure_days=2.0, prior=prior)
+    a, b = baseline.rate(prior)
+    assert (a, b) == (100.5, 2.0)
+    assert baseline.share(0.1, 0.0) == pytest.approx(2 / 3)
+
+
+def test_a_prior_that_weighs_more_than_what_was_seen_does_not_pull_the_new_level_down():
+    baseline, prior = fed([0, 7 * HOUR_MS]), Prior(0.1)
+    baseline.rebase(3 * DAY_MS, negatives=100, clusters=150, exposure_days=2.0, prior=prior)
+    a, b = baseline.rate(prior)
+    assert b == prior.b0
+    assert a / b == pytest.approx(50, rel=0.01)

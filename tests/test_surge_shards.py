@@ -29,7 +29,7 @@ RULES = Rules(
     learning_days=0.5,
     max_frozen_hours=8,
     copy_window_hours=3,
-    quiet_gaps=3,
+    quiet_chance=0.05,
 )
 
 Items = list[tuple[float, dict[str, object]]]

@@ -43,7 +43,7 @@ RULES = Rules(
     learning_days=0.05,
     guard_hours=1,
     quiet_hours=2,
-    quiet_gaps=3,
+    quiet_chance=0.05,
     max_frozen_hours=16,
     max_run_days=3,
     forget_key_days=4,
@@ -358,8 +358,8 @@ class Model:
         """When it has been quiet for long enough if no more items come; None where exposure stands still before."""
         name = (alert.target or "", alert.key_type.value, alert.key)
         told = [story for story in self._run(alert, name) if story.keys[name]]
-        gap_ms = (told[-1].exposure_ms - told[0].exposure_ms) / max(alert.n_negative - 1, 1)
-        quiet_ms = round(max(RULES.quiet_hours * HOUR_MS, RULES.quiet_gaps * gap_ms))
+        gaps, span_ms = max(alert.n_negative - 1, 1), told[-1].exposure_ms - told[0].exposure_ms
+        quiet_ms = round(max(RULES.quiet_hours * HOUR_MS, span_ms * (RULES.quiet_chance ** (-1 / gaps) - 1)))
         left_ms = told[-1].exposure_ms + quiet_ms - self.exposure_ms
         assert self.heard_clock_ms is not None
         return self.heard_clock_ms + left_ms if left_ms <= RULES.max_silence_hours * HOUR_MS else None

@@ -83,7 +83,13 @@ class Baseline(Struct, array_like=True, gc=False):
         self.pending.clear()
         self.folded_hour = exposure_ms // HOUR_MS + 1
 
-    def rebase(self, exposure_ms: int, negatives: int, clusters: int, exposure_days: float) -> None:
-        """Start again from the level seen while the alert fired."""
+    def rebase(self, exposure_ms: int, negatives: int, clusters: int, exposure_days: float, prior: Prior) -> None:
+        """Start again from the level seen while the alert fired.
+
+        What the prior weighs is taken out of that exposure: beside it, it would pull a level of two days down by a
+        fifth, and what goes on would soon be a surge again.
+        """
         self.thaw(exposure_ms)
-        self.negatives, self.clusters, self.exposure_days = float(negatives), float(clusters), exposure_days
+        weight = max(1.0, prior.b0 / exposure_days)
+        self.negatives, self.clusters = weight * negatives, weight * clusters
+        self.exposure_days = weight * exposure_days - prior.b0

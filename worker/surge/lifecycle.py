@@ -16,7 +16,7 @@ from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster
 from worker.surge.exposure import BEFORE_ALL, Exposure, Moment
 from worker.surge.keys import NEGATIVE, Target
-from worker.surge.rules import Rules
+from worker.surge.rules import Prior, Rules
 from worker.surge.runs import Bank, Level, Reading, Run, Runs, add_negative, no_runs, readings
 from worker.surge.statistics import RATES
 
@@ -279,15 +279,16 @@ def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules, exposure
 
 
 def _quiet_ms(run: Run, last: Moment, rules: Rules) -> int:
-    """Exposure without a negative cluster that ends an alert.
+    """Exposure without a negative cluster that ends an alert: while its surge goes on, a gap as long is no chance.
 
-    While a surge goes on, a gap of c mean gaps has the chance e^-c: one of ten comes once in 22,000 clusters.
+    Of a Poisson process whose n gaps took G in all, the next is longer than t with the chance (1 + t/G)^-n (predictive
+    distribution under the prior 1/rate). That of a few gaps is wide: a run that alarms is a dense one by choice.
     """
-    mean_gap_ms = (last.exposure_ms - run.first.exposure_ms) / max(run.negatives - 1, 1)
-    return round(max(rules.quiet_hours * HOUR_MS, rules.quiet_gaps * mean_gap_ms))
+    gaps, span_ms = max(run.negatives - 1, 1), last.exposure_ms - run.first.exposure_ms
+    return round(max(rules.quiet_hours * HOUR_MS, span_ms * (rules.quiet_chance ** (-1 / gaps) - 1)))
 
 
-def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -> None:
+def resolve(state: KeyState, alert: Alert, reason: ResolveReason, prior: Prior, now: Moment) -> None:
     """End an alert: the runs start afresh, the baseline goes on without the surge or takes it as the new level.
 
     A baseline that was not frozen, since the alert was pending, has seen all of it.
@@ -298,6 +299,7 @@ def resolve(state: KeyState, alert: Alert, reason: ResolveReason, now: Moment) -
             negatives=alert.run.negatives - alert.negatives_when_fired,
             clusters=alert.run.clusters - alert.clusters_when_fired,
             exposure_days=(now.exposure_ms - alert.fired.exposure_ms) / DAY_MS,
+            prior=prior,
         )
     elif alert.fired is not None:
         state.baseline.thaw(now.exposure_ms)

@@ -10,7 +10,7 @@ from schemas.events import KeyType
 from worker.surge.exposure import FLAT, Profile
 from worker.surge.keys import NEGATIVE, Target, Watchlist
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Raised whenever the same data and numbers would give other alerts."""
 
 
@@ -105,7 +105,7 @@ class Rules:
         active_days: How long a source counts as active after its last cluster.
         resolve_below: An alert ends when every W is below this share of its h.
         quiet_hours: An alert ends when no negative cluster has come for so much exposure.
-        quiet_gaps: And for so many times the mean gap between its clusters: a surge of a rare key is slow.
+        quiet_chance: And for longer than a gap of its surge is but with this chance: that of a rare key is slow.
         severity_ratios: W/h at its height from which an alert is a warning, and critical.
         model_changed_days: Exposure under a new stack in which alerts say so.
         max_frozen_hours: An alert that fires for so long is the new normal.
@@ -136,7 +136,7 @@ class Rules:
     active_days: float = 14.0
     resolve_below: float = 0.4
     quiet_hours: float = 6.0
-    quiet_gaps: float = 10.0
+    quiet_chance: float = 5e-5
     severity_ratios: tuple[float, float] = (1.5, 2.5)
     model_changed_days: float = 14.0
     max_frozen_hours: float = 48.0
