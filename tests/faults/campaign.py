@@ -41,7 +41,6 @@ PORTION_SECONDS = 3.0
 UNIT_RECORDS = 20
 """Few, for many transactions, but more than a run of heartbeats."""
 PATIENCE_SECONDS = 300.0
-LAST_SECONDS = 120.0  # for the last alert, once all is labelled
 """For anything that must happen; longer than is promised, so that what is late is measured and not only missed."""
 FREEZE_SECONDS = 0.03
 MAX_SLICE_SECONDS = 0.008
@@ -211,18 +210,8 @@ class Campaign:
         )
         expected = await asyncio.to_thread(expect, logs, self._labelling.load(), self._settings.rules)
         if expected.alerts:
-            await self._await_last(max(alert.detected_at for alert in expected.alerts))
+            await self._await_frontier(max(alert.detected_at for alert in expected.alerts))
         return expected, strange
-
-    async def _await_last(self, after: datetime) -> None:
-        """A frontier behind the last alert; of wrong events nothing may be due so late, so what is there is judged."""
-        given_up = time.monotonic() + LAST_SECONDS
-
-        async def ask() -> bool:
-            clock = await self._observer.frontier()
-            return (clock is not None and clock > after) or time.monotonic() > given_up
-
-        await self._await_that(f"a frontier after {after}, or the end of patience", ask)
 
     async def _judge(self, hits: list[Hit], expected: Outputs, strange: list[Violation]) -> Report:
         self._say("reading all outputs, read_committed, and comparing")
