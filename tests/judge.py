@@ -6,6 +6,7 @@ by day and less by night; false alerts a day with a primer of the weeks before, 
 
 import os
 import sys
+from argparse import ArgumentParser
 from dataclasses import replace
 
 from rich.progress import Progress
@@ -38,10 +39,15 @@ def measure_cycle(cycles: int, days: float) -> tuple[Chance, Chance]:
 
 def main() -> None:
     """Print the table; exit status 1 where a bar is missed."""
-    quick = "--quick" in sys.argv[1:]
+    parser = ArgumentParser(prog="python -m tests.judge", description="The detector on streams whose truth is known.")
+    parser.add_argument("--quick", action="store_true", help="a minute's worth, which shows that it runs")
+    parser.add_argument("--trials", type=int, help=f"of each jump, and streams with copies (default {FULL.trials})")
+    told = parser.parse_args()
+    plan = QUICK if told.quick else FULL
+    plan = replace(plan, trials=told.trials or plan.trials)
     with Progress(console=err, disable=not err.is_terminal) as progress:
-        judgement = judge(RULES, plan=QUICK if quick else FULL, processes=os.cpu_count() or 1, report=draw_on(progress))
-    primed, flat = measure_cycle(*((1, 5) if quick else (CYCLES, CYCLE_DAYS)))
+        judgement = judge(RULES, plan=plan, processes=os.cpu_count() or 1, report=draw_on(progress))
+    primed, flat = measure_cycle(*((1, 5) if told.quick else (CYCLES, CYCLE_DAYS)))
     cycle_met = primed.a_day.value <= RULES.budget_a_day < flat.a_day.low
     table = render_judgement(judgement)
     table.add_row(

@@ -25,6 +25,7 @@ from worker.kafka.groups import read_owners
 from worker.kafka.sink import Writer
 from worker.labeller import Engine
 from worker.records import Record
+from worker.surge.revision import MILLISECOND
 from workload import make_workload
 
 from .plan import Fault, Kind, Step, plan_faults
@@ -210,7 +211,8 @@ class Campaign:
         )
         expected = await asyncio.to_thread(expect, logs, self._labelling.load(), self._settings.rules)
         if expected.alerts:
-            await self._await_frontier(max(alert.detected_at for alert in expected.alerts))
+            last = max(alert.detected_at for alert in expected.alerts)
+            await self._await_frontier(last - MILLISECOND)
         return expected, strange
 
     async def _judge(self, hits: list[Hit], expected: Outputs, strange: list[Violation]) -> Report:

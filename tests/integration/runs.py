@@ -20,6 +20,7 @@ from worker.kafka.admin import create_topics
 from worker.kafka.sink import Writer
 from worker.labeller import Engine
 from worker.settings import Settings, load_settings
+from worker.surge.revision import MILLISECOND
 from workload import Workload, make_workload
 
 PARTITIONS = 3
@@ -97,7 +98,7 @@ class Trial:
         await self.await_committed(len(self.workload.records))
         if self.expected.alerts:
             last = max(alert.detected_at for alert in self.expected.alerts)
-            await self.await_frontier(max(last, self.expected.trends[-1].clock))
+            await self.await_frontier(max(last, self.expected.trends[-1].clock) - MILLISECOND)
 
     # Crashes
 
