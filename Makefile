@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+LOCKED := .venv/.locked
 READY := .venv/.ready
-SOURCES := schemas stacknorm worker tests
+COMPILED := worker/detector.py worker/merge.py $(wildcard worker/surge/*.py) # some of them: see hatch_build.py
+SOURCES := schemas stacknorm worker tests hatch_build.py
 
 .PHONY: help setup demo test test-all faults check bench format lock schemas clean
 
@@ -12,14 +14,19 @@ help: ## this list
 
 setup: $(READY) ## the Python environment in .venv, from the lock
 
-$(READY): requirements.lock pyproject.toml
+$(LOCKED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("stacknorm needs Python 3.11 or newer; this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@echo "==> setting up .venv: $$(grep -c '^[a-z].*==' requirements.lock) locked packages, about 3 GB to fetch and 6 GB on disk (torch with CUDA is most of it), once"
 	@$(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock
 	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
+	@touch $(LOCKED)
+
+$(READY): $(LOCKED) pyproject.toml hatch_build.py $(COMPILED)
+	@echo "==> compiling the detector where a C compiler is there: a minute, after each change of it"
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'from worker.detector import is_compiled; is_compiled() or print("==> it runs uncompiled, half as fast: a C compiler and the headers of Python are needed")'
 	@touch $(READY)
 
 demo: $(READY) ## real headlines through a real Apache Kafka: labels, and an alert (ARGS="--keep" leaves it running)
@@ -61,3 +68,4 @@ lock: $(READY) ## resolve the dependencies anew
 
 clean: ## remove what was built here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f surge__mypyc.*.so worker/*.so worker/surge/*.so

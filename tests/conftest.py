@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,14 @@ SCAN_EVERY_SECOND = {"transaction.abort.timed.out.transaction.cleanup.interval.m
 """The broker looks for timed-out transactions every second instead of every ten, so that recovery is soon seen."""
 
 LAST_LINES = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionstart() -> None:
+    """A binary that is older than its module would be tested in its place."""
+    for module in (Path(__file__).parent.parent / "worker").rglob("*.py"):
+        for binary in module.parent.glob(f"{module.stem}.*.so"):
+            if binary.stat().st_mtime < module.stat().st_mtime:
+                raise pytest.UsageError(f"{binary.name} was compiled before {module} changed: run `make setup`")
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_tables_and_json_show_every_contender() -> None:
     outcome = Outcome("One", 96, rows, Agreement(2e-7, 0), Agreement(4.8e-3, 1))
     costs = [summarise_transactions(name, [Sample(640, 0.2, 0.064)]) for name in ("exactly_once", "at_least_once")]
     moved = [Throughput(6, 2, "exactly_once", Spread(8123.4, 7000, 9000), 0.876, 99.5, 1.012)]
-    found = [Detection(99_995, Spread(12345.6, 12000, 13000), 15.01, 30.02, 2.03, 321.4, 1.26, 0.04)]
+    found = [Detection(99_995, Spread(12345.6, 12000, 13000), 15.01, 30.02, 2.03, 321.4, 1.26, 0.04, compiled=True)]
     shown = render(render_outcome(outcome), render_costs(costs), render_throughputs(moved), render_detections(found))
     assert ["ours", "384", "384", "-", "384", "4.00", "5.00"] in shown
     assert ["64", "exactly", "once", "20.0", "20.0", "-", "20.0", "3,200", "100"] in shown

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
+from math import expm1, log
 from random import Random
 from typing import Any
 
@@ -359,7 +360,7 @@ class Model:
         name = (alert.target or "", alert.key_type.value, alert.key)
         told = [story for story in self._run(alert, name) if story.keys[name]]
         gaps, span_ms = max(alert.n_negative - 1, 1), told[-1].exposure_ms - told[0].exposure_ms
-        quiet_ms = round(max(RULES.quiet_hours * HOUR_MS, span_ms * (RULES.quiet_chance ** (-1 / gaps) - 1)))
+        quiet_ms = round(max(RULES.quiet_hours * HOUR_MS, span_ms * expm1(-log(RULES.quiet_chance) / gaps)))
         left_ms = told[-1].exposure_ms + quiet_ms - self.exposure_ms
         assert self.heard_clock_ms is not None
         return self.heard_clock_ms + left_ms if left_ms <= RULES.max_silence_hours * HOUR_MS else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.json import Decoder
 
 from schemas.events import AlertEvent, LabelledEvent, Progress
 from surge_streams import DAY_SECONDS, WALL, arrivals, mark, stream
@@ -104,11 +105,11 @@ def test_the_record_that_cannot_be_read_is_named():
     with pytest.raises(
         ValueError, match=r"record k:symbol:X is of version 3, this worker reads versions 1 and 2: a newer"
     ):
-        NEXT_UNTOLD.open("k:symbol:X", newer, list)
+        NEXT_UNTOLD.open("k:symbol:X", newer, Decoder(list))
     with pytest.raises(
         ValueError, match=r"record k:symbol:X is of version 1, this worker reads versions 2 and 3: an older"
     ):
-        Versions(3, 2, TURNED).open("k:symbol:X", STATE.seal("k:symbol:X", ("a",)), list)
+        Versions(3, 2, TURNED).open("k:symbol:X", STATE.seal("k:symbol:X", ("a",)), Decoder(list))
 
 
 def test_only_versions_that_can_be_written_may_be_set():

@@ -7,7 +7,9 @@ and one frontier record. When a batch is not committed the whole detector is thr
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from msgspec import json
 
 from schemas.events import AlertEvent, LabelledEvent, Progress, StackRef
 from worker.labelled import News
@@ -23,10 +25,12 @@ from worker.surge.versions import STATE, Versions
 
 __all__ = ["Batch", "Detector", "Facts", "Position", "detect"]
 
-FRONTIER_KEY = b"frontier"
+FRONTIER_KEY: Final = b"frontier"
 
-FRONTIER_EVERY_MS = 10_000
+FRONTIER_EVERY_MS: Final = 10_000
 """How far marks alone must carry the merge before they are worth a transaction; a restart reads them again."""
+
+_read_frontier: Final[json.Decoder[dict[str, Any]]] = json.Decoder(dict[str, Any])
 
 Changelog = tuple[tuple[bytes, bytes | None], ...]
 
@@ -52,6 +56,11 @@ class Facts:
     clock: datetime | None
     firing: int
     late: int
+
+
+def is_compiled() -> bool:
+    """Whether this module and those that it leans on run as machine code (hatch_build.py), else as Python."""
+    return not __file__.endswith(".py")
 
 
 def combine_facts(shards: Sequence[Facts]) -> Facts:
@@ -117,7 +126,7 @@ class Detector:
         frontier = newest.pop(FRONTIER_KEY, None)
         if frontier is not None:
             records = {key.decode(): value for key, value in newest.items() if value is not None}
-            detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier, dict), records)
+            detector._restore_from(versions.open(FRONTIER_KEY.decode(), frontier, _read_frontier), records)
         return detector
 
     def _restore_from(self, frontier: dict[str, Any], records: Mapping[str, bytes]) -> None:
@@ -287,7 +296,8 @@ def read_stamp(frontier: bytes, versions: Versions = STATE) -> Stamp:
     Raises:
         ValueError: The record is of a version that is not read.
     """
-    return _stamp_of(versions.open(FRONTIER_KEY.decode(), frontier, dict))
+    fields = versions.open(FRONTIER_KEY.decode(), frontier, _read_frontier)
+    return _stamp_of(fields)
 
 
 def _stamp_of(frontier: Mapping[str, Any]) -> Stamp:

@@ -5,15 +5,14 @@ Owns which record comes next and how far the clock is known to have come. Knows 
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
-UNKNOWN_CLOCK = -1
+UNKNOWN_CLOCK: Final = -1
 """Below every clock: what is known of a partition that has given neither a record nor a counted mark."""
 
-NOTHING_KNOWN = (UNKNOWN_CLOCK, -1)
-NO_LIMIT = (2**63, 0)
+NOTHING_KNOWN: Final = (UNKNOWN_CLOCK, -1)
+NO_LIMIT: Final = (2**63, 0)
 
 Item = TypeVar("Item")
 
@@ -25,20 +24,26 @@ class Position(NamedTuple):
     progress_next_offset: int
 
 
-class Merged(NamedTuple, Generic[Item]):
+class Merged(Generic[Item]):
     """A record in merge order. ``clock_ms`` is the merge's; ``late`` where the record's own was lower."""
 
-    clock_ms: int
-    partition: int
-    offset: int
-    item: Item
-    late: bool
+    __slots__ = ("clock_ms", "item", "late", "offset", "partition")
+
+    def __init__(self, clock_ms: int, partition: int, offset: int, item: Item, *, late: bool) -> None:
+        self.clock_ms: Final = clock_ms
+        self.partition: Final = partition
+        self.offset: Final = offset
+        self.item: Final = item
+        self.late: Final = late
 
 
-class _Record(NamedTuple, Generic[Item]):
-    clock_ms: int
-    offset: int
-    item: Item
+class _Record(Generic[Item]):
+    __slots__ = ("clock_ms", "item", "offset")
+
+    def __init__(self, clock_ms: int, offset: int, item: Item) -> None:
+        self.clock_ms: Final = clock_ms
+        self.offset: Final = offset
+        self.item: Final = item
 
 
 class _Mark(NamedTuple):
@@ -47,13 +52,13 @@ class _Mark(NamedTuple):
     next_offset: int
 
 
-@dataclass(slots=True)
 class _Partition(Generic[Item]):
-    position: int
-    progress_next_offset: int
-    marked_clock_ms: int
-    records: deque[_Record[Item]] = field(default_factory=deque)
-    marks: deque[_Mark] = field(default_factory=deque)
+    def __init__(self, position: Position, marked_clock_ms: int) -> None:
+        self.position = position.labelled_next_offset
+        self.progress_next_offset = position.progress_next_offset
+        self.marked_clock_ms = marked_clock_ms
+        self.records: deque[_Record[Item]] = deque()
+        self.marks: deque[_Mark] = deque()
 
     def next_offset(self) -> int:
         return self.records[0].offset if self.records else self.position
@@ -88,7 +93,7 @@ class Merge(Generic[Item]):
         """Say where the reader of a partition starts, once for each."""
         if not 0 <= partition < self._expected or partition in self._partitions:
             raise ValueError(f"partition {partition} of {self._expected} cannot start, or has started already")
-        self._partitions[partition] = _Partition(*position, marked_clock_ms)
+        self._partitions[partition] = _Partition(position, marked_clock_ms)
         self._known_limit = None
 
     @property
@@ -151,7 +156,7 @@ class Merge(Generic[Item]):
             self._count_marks(state)
         late = clock_ms < self.clock_ms
         self.advance(clock_ms)
-        return Merged(self.clock_ms, number, record.offset, record.item, late)
+        return Merged(self.clock_ms, number, record.offset, record.item, late=late)
 
     def advance(self, clock_ms: int) -> None:
         """Move the merge clock on to a record or to a timer below the bound; it never falls."""

@@ -21,7 +21,7 @@ import orjson
 
 from schemas.events import Entity, Event, InputRef, LabelledEvent, NewsItem, Progress, Sentiment, StackRef, Topic
 from worker.codec import decode_event, decode_labelled, event_id, similarity_keys
-from worker.detector import Batch, Detector, Position
+from worker.detector import Batch, Detector, Position, is_compiled
 from worker.records import Record
 from worker.surge.rules import Rules
 
@@ -88,6 +88,7 @@ class Detection:
     idle_key_bytes: float
     restore_seconds: float
     facts_ms: float
+    compiled: bool
 
 
 class Writer:
@@ -318,6 +319,7 @@ def measure(symbols: int, file: Path, load: Load) -> Detection:
         idle_key_bytes=key_bytes,
         restore_seconds=restored_seconds,
         facts_ms=facts_ms,
+        compiled=is_compiled(),
     )
 
 

@@ -120,7 +120,8 @@ def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
 
 def render_detections(detections: Sequence[Detection]) -> Table:
     """A line for each number of keys."""
-    title = "The detector on one core: decode, merge, fold, statistic, changelog"
+    how = "compiled" if all(row.compiled for row in detections) else "uncompiled"
+    title = f"The detector, {how}, on one core: decode, merge, fold, statistic, changelog"
     columns = (
         "keys",
         "events/s",

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from worker.detector import Batch
-from worker.surge.copies import Cluster
+from worker.surge.copies import Cluster, read_cluster
 from worker.surge.keys import MARKET, Key
-from worker.surge.lifecycle import KeyState
+from worker.surge.lifecycle import KeyState, read_key
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Runs, no_runs, readings
 from worker.surge.versions import CLUSTER_PREFIX, KEY_PREFIX, STATE
@@ -106,7 +106,7 @@ class Histories:
             return
         for name, value in changed:
             if name.startswith(CLUSTER_PREFIX):
-                cluster = STATE.open(name, value, Cluster)
+                cluster = Cluster.of(STATE.open(name, value, read_cluster))
                 if cluster.seq > self._newest_seq:  # else it was known before this record
                     self._newest_seq = cluster.seq
                     self._add_story(cluster, keys)
@@ -147,4 +147,4 @@ class Histories:
 
 
 def _read_key(name: str, value: bytes) -> KeyState:
-    return STATE.open(name, value, KeyState)
+    return KeyState.of(STATE.open(name, value, read_key))

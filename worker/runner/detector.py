@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.events import Progress
 from worker.codec import decode_event, decode_labelled
-from worker.detector import Batch, Detector, Position
+from worker.detector import Batch, Detector, Position, is_compiled
 from worker.errors import Fatal, Fenced, Misconfigured, Retriable
 from worker.kafka.connection import Place
 from worker.kafka.reader import LogReader
@@ -197,7 +197,8 @@ class ShardRun:
         await self._check_held(places)
         self._reader.assign(places)
         seconds = round(time.perf_counter() - start, 3)
-        log.info("shard.restored", shard=self._shard, records=len(changelog), seconds=seconds)
+        compiled = is_compiled()
+        log.info("shard.restored", shard=self._shard, records=len(changelog), seconds=seconds, compiled=compiled)
         return detector
 
     async def _begin(self, detector: Detector) -> None:

@@ -5,35 +5,56 @@ exposure enter the baseline together. Hours are hours of exposure.
 """
 
 from math import exp, log
+from typing import Final
 
-from msgspec import Struct
-from msgspec.structs import replace
+from mypy_extensions import mypyc_attr
 
 from worker.surge.rules import Prior, Rules
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+BaselineFields = tuple[int, float, float, float, list[list[int]]]
 
 
-class Baseline(Struct, array_like=True, gc=False):
+@mypyc_attr(acyclic=True)
+class Baseline:
     """Decayed counts of negative and of all clusters in a decayed exposure, without the prior.
 
     Hours below ``folded_hour`` are in, or left out for good. ``pending`` holds [hour, negatives, clusters].
     """
 
-    folded_hour: int
-    negatives: float = 0.0
-    clusters: float = 0.0
-    exposure_days: float = 0.0
-    pending: list[list[int]] = []
+    __slots__ = ("clusters", "exposure_days", "folded_hour", "negatives", "pending")
 
-    @classmethod
-    def starting_after(cls, exposure_ms: int, primed: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> "Baseline":
+    def __init__(
+        self, folded_hour: int, negatives: float = 0.0, clusters: float = 0.0, exposure_days: float = 0.0
+    ) -> None:
+        self.folded_hour = folded_hour
+        self.negatives = negatives
+        self.clusters = clusters
+        self.exposure_days = exposure_days
+        self.pending: list[list[int]] = []
+
+    @staticmethod
+    def of(fields: BaselineFields) -> "Baseline":
+        """The one that was written so."""
+        folded_hour, negatives, clusters, exposure_days, pending = fields
+        baseline = Baseline(folded_hour, negatives, clusters, exposure_days)
+        baseline.pending = pending
+        return baseline
+
+    def fields(self) -> BaselineFields:
+        """What is written of it."""
+        return self.folded_hour, self.negatives, self.clusters, self.exposure_days, self.pending
+
+    @staticmethod
+    def starting_after(exposure_ms: int, primed: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> "Baseline":
         """A baseline from the next full hour on: empty, or with what a primer knows (see `Primed`).
 
         It leaves out the cluster that made the key known: counting that one would bias every new key upwards.
         """
-        return cls(exposure_ms // HOUR_MS + 1, *primed)
+        negatives, clusters, exposure_days = primed
+        return Baseline(exposure_ms // HOUR_MS + 1, negatives, clusters, exposure_days)
 
     def add(self, exposure_ms: int, negative: bool, rules: Rules) -> None:
         """Count a cluster, and take in the hours that have left the guard gap."""
@@ -66,7 +87,8 @@ class Baseline(Struct, array_like=True, gc=False):
 
     def taken_to(self, exposure_ms: int, rules: Rules) -> tuple[float, float, float]:
         """Negatives, clusters and days of exposure once the hours up to the guard gap are in; leaves this one alone."""
-        taken = replace(self, pending=[list(counts) for counts in self.pending])
+        taken = Baseline(self.folded_hour, self.negatives, self.clusters, self.exposure_days)
+        taken.pending = list(self.pending)
         taken.fold(exposure_ms // HOUR_MS - rules.guard_hours, rules.half_life_days)
         return taken.negatives, taken.clusters, taken.exposure_days
 

@@ -8,16 +8,17 @@ import re
 from collections import deque
 from collections.abc import Collection
 from hashlib import blake2b
+from typing import Final
 from unicodedata import normalize
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import json
+from mypy_extensions import mypyc_attr
 
 from schemas.events import ItemStatus
 from worker.labelled import News
 from worker.surge.similar import Neighbours
 
-MAX_TITLE = 512
+MAX_TITLE: Final = 512
 """Characters looked at and kept: NFKC can grow text 18-fold, and is quadratic in runs of combining marks."""
 
 _BREAKS = re.compile(r"[\W_]+")
@@ -25,45 +26,142 @@ _FOLDED_ASCII = bytes(ord(" ") if _BREAKS.match(chr(code)) else ord(chr(code).lo
 _FOLDED_ASCII += bytes(range(128, 256))
 
 
-class Story(Struct, frozen=True, array_like=True, gc=False):
+StoryFields = tuple[str, str, str | None, str, float, int, tuple[str, int, int], bool, ItemStatus | None]
+
+
+@mypyc_attr(acyclic=True)
+class Story:
     """The first mention of a negative cluster: what an alert shows as evidence.
 
-    ``input`` is the topic, partition and offset it was read at. ``status`` is None until the item was corrected or
+    ``place`` is the topic, partition and offset it was read at. ``status`` is None until the item was corrected or
     withdrawn.
     """
 
-    item_id: str
-    title: str
-    url: str | None
-    source: str
-    score: float
-    received_at_ms: int
-    input: tuple[str, int, int]
-    degraded: bool = False
-    status: ItemStatus | None = None
+    __slots__ = ("degraded", "item_id", "place", "received_at_ms", "score", "source", "status", "title", "url")
+
+    def __init__(
+        self,
+        *,
+        item_id: str,
+        title: str,
+        url: str | None,
+        source: str,
+        score: float,
+        received_at_ms: int,
+        place: tuple[str, int, int],
+        degraded: bool,
+    ) -> None:
+        self.item_id: Final = item_id
+        self.title = title
+        self.url = url
+        self.source: Final = source
+        self.score = score
+        self.received_at_ms: Final = received_at_ms
+        self.place: Final = place
+        self.degraded: Final = degraded
+        self.status: ItemStatus | None = None
+
+    @staticmethod
+    def of(fields: StoryFields) -> "Story":
+        """The one that was written so."""
+        item_id, title, url, source, score, received_at_ms, place, degraded, status = fields
+        story = Story(
+            item_id=item_id,
+            title=title,
+            url=url,
+            source=source,
+            score=score,
+            received_at_ms=received_at_ms,
+            place=place,
+            degraded=degraded,
+        )
+        story.status = status
+        return story
+
+    def fields(self) -> StoryFields:
+        """What is written of it."""
+        return (
+            self.item_id,
+            self.title,
+            self.url,
+            self.source,
+            self.score,
+            self.received_at_ms,
+            self.place,
+            self.degraded,
+            self.status,
+        )
+
+    def revise(self, event: News) -> None:
+        """Say what an item says once it was corrected or withdrawn; what was first received stays."""
+        self.status = event.status
+        if event.sentiment is not None and event.status is not ItemStatus.withdrawn:
+            self.title, self.url, self.score = event.title[:MAX_TITLE], event.url, event.sentiment.score
 
 
-class Cluster(Struct, array_like=True, gc=False):
+ClusterFields = tuple[str, str, int, int, bytes, tuple[str, ...], int, tuple[str, ...], StoryFields | None]
+
+
+@mypyc_attr(acyclic=True)
+class Cluster:
     """A story and the number of its copies; ``story`` is kept where it is negative on any key, ``keys`` are those.
 
     ``seq`` orders clusters as the merge did. ``fold``, ``signature`` and ``entities`` tell its copies; they are empty
     once its window has ended.
     """
 
-    id: str
-    fold: str
-    seq: int
-    clock_ms: int
-    signature: bytes = b""
-    entities: tuple[str, ...] = ()
-    copies: int = 0
-    keys: tuple[str, ...] = ()
-    story: Story | None = None
+    __slots__ = ("clock_ms", "copies", "entities", "fold", "id", "keys", "seq", "signature", "story")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 (its field)
+        fold: str,
+        seq: int,
+        clock_ms: int,
+        *,
+        signature: bytes = b"",
+        entities: tuple[str, ...] = (),
+    ) -> None:
+        self.id: Final = id
+        self.fold = fold
+        self.seq: Final = seq
+        self.clock_ms: Final = clock_ms
+        self.signature = signature
+        self.entities = entities
+        self.copies = 0
+        self.keys: tuple[str, ...] = ()
+        self.story: Story | None = None
+
+    @staticmethod
+    def of(fields: ClusterFields) -> "Cluster":
+        """The one that was written so."""
+        name, fold, seq, clock_ms, signature, entities, copies, keys, story = fields
+        cluster = Cluster(name, fold, seq, clock_ms, signature=signature, entities=entities)
+        cluster.copies, cluster.keys = copies, keys
+        cluster.story = None if story is None else Story.of(story)
+        return cluster
+
+    def fields(self) -> ClusterFields:
+        """What is written of it."""
+        return (
+            self.id,
+            self.fold,
+            self.seq,
+            self.clock_ms,
+            self.signature,
+            self.entities,
+            self.copies,
+            self.keys,
+            None if self.story is None else self.story.fields(),
+        )
 
     @property
     def takes_copies(self) -> bool:
         """Whether its window has not ended."""
         return bool(self.fold)
+
+
+read_cluster: Final[json.Decoder[ClusterFields]] = json.Decoder(ClusterFields)
 
 
 class Window:
@@ -134,14 +232,6 @@ def first_mention(event: News, received_at_ms: int) -> Story:
         source=event.source,
         score=event.sentiment.score,
         received_at_ms=received_at_ms,
-        input=(event.input.topic, event.input.partition, event.input.offset),
+        place=(event.input.topic, event.input.partition, event.input.offset),
         degraded=event.degraded,
     )
-
-
-def revise_story(story: Story, event: News) -> Story:
-    """What an item says once it was corrected or withdrawn; what was first received stays."""
-    if event.sentiment is None or event.status is ItemStatus.withdrawn:
-        return replace(story, status=event.status)
-    title, score = event.title[:MAX_TITLE], event.sentiment.score
-    return replace(story, title=title, url=event.url, score=score, status=event.status)

@@ -6,30 +6,32 @@ of one function of the clock that is cut to them, so they add up to the last one
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Final
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
 from schemas.events import KeyType
 
-HOUR_MS = 3_600_000
-HOURS = 168
-MONDAY_MS = 4 * 24 * HOUR_MS
+HOUR_MS: Final = 3_600_000
+HOURS: Final = 168
+MONDAY_MS: Final = 4 * 24 * HOUR_MS
 """The first Monday of the epoch, which began on a Thursday."""
 
-WHOLE = 1000
+WHOLE: Final = 1000
 """The weight of an hour that is like the mean of all."""
 
-_WEEK_MS = HOURS * HOUR_MS
+_WEEK_MS: Final = HOURS * HOUR_MS
 
 
+@mypyc_attr(native_class=False)  # for the property that is cached
 @dataclass(frozen=True)
 class Profile:
     """How much of a usual hour each hour of the week is, in thousandths, from Monday 0:00 UTC on; their mean is 1."""
 
-    weights: tuple[int, ...] = (WHOLE,) * HOURS
+    weights: tuple[int, ...] = tuple([WHOLE] * HOURS)
 
     def __post_init__(self) -> None:
         if len(self.weights) != HOURS or min(self.weights) < 1 or sum(self.weights) != HOURS * WHOLE:
@@ -57,21 +59,37 @@ class Profile:
         return MONDAY_MS + week * _WEEK_MS + hour * HOUR_MS + within_ms
 
 
-FLAT = Profile()
+FLAT: Final = Profile()
 """One to one with the clock."""
 
 
-class Moment(Struct, frozen=True, array_like=True, gc=False):
+MomentFields = tuple[int, int]
+
+
+@mypyc_attr(acyclic=True)
+class Moment:
     """An instant on the merge clock, and the exposure there."""
 
-    clock_ms: int
-    exposure_ms: int
+    __slots__ = ("clock_ms", "exposure_ms")
+
+    def __init__(self, clock_ms: int, exposure_ms: int) -> None:
+        self.clock_ms: Final = clock_ms
+        self.exposure_ms: Final = exposure_ms
+
+    @staticmethod
+    def of(fields: MomentFields) -> "Moment":
+        """The one that was written so."""
+        return Moment(fields[0], fields[1])
+
+    def fields(self) -> MomentFields:
+        """What is written of it."""
+        return self.clock_ms, self.exposure_ms
 
 
-BEFORE_ALL = Moment(0, 0)
+BEFORE_ALL: Final = Moment(0, 0)
 
 
-@dataclass(slots=True)
+@dataclass
 class Exposure:
     """Exposure in milliseconds at the feed's last item; after it time counts for ``max_silence_ms``.
 
@@ -158,6 +176,6 @@ class Exposures:
             self._by_type[key_type] = (
                 self.flat
                 if exposure.profile == FLAT and own_ms == total_ms
-                else replace(exposure, total_ms=own_ms, last_item_clock_ms=last_item_clock_ms)
+                else Exposure(exposure.max_silence_ms, own_ms, last_item_clock_ms, exposure.profile)
             )
         self._distinct = self._find_distinct()

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
 from schemas.events import AlertEvent, KeyType
 from worker.labelled import News, Said
 
-MIN_PROBABILITY = 0.5
+MIN_PROBABILITY: Final = 0.5
 _SCHEMES = {"cashtag": "symbol"}
 _TARGET_END = "\x1f"
 _KEY_TYPES = frozenset(KeyType)
@@ -41,7 +41,7 @@ class Target(NamedTuple):
         return cls(task, label)
 
 
-NEGATIVE = Target("sentiment", "negative")
+NEGATIVE: Final = Target("sentiment", "negative")
 
 
 class Key(NamedTuple):
@@ -52,7 +52,7 @@ class Key(NamedTuple):
     target: Target = NEGATIVE
 
     def __str__(self) -> str:
-        return self.target.of_key(f"{self.type.value}:{self.name}")
+        return self.target.of_key(f"{self.type}:{self.name}")
 
     @classmethod
     def of(cls, alert: AlertEvent) -> "Key":
@@ -92,29 +92,36 @@ class Watchlist:
     negatives_a_day: float | None = None
 
 
-class Mention(Struct, frozen=True, gc=False):
-    """An item on one of its keys, and what is said of that key; nothing where nobody said anything of it alone."""
+@mypyc_attr(acyclic=True)
+class Mention:
+    """An item on one of its keys, and what is said of that key; nothing where nobody said anything of it alone.
 
-    type: KeyType
-    name: str
-    sentiments: tuple[Said, ...] = ()
+    ``key`` is how the state names the key where negative items are watched for.
+    """
 
-    @property
-    def key(self) -> str:
-        """How the state names the key where negative items are watched for."""
-        return f"{self.type}:{self.name}"
+    __slots__ = ("key", "name", "sentiments", "type")
+
+    def __init__(self, type: KeyType, name: str, sentiments: tuple[Said, ...] = ()) -> None:  # noqa: A002 (its field)
+        self.type: Final = type
+        self.name: Final = name
+        self.sentiments: Final = sentiments
+        self.key: Final = f"{type}:{name}"
 
 
-_OF_THE_MARKET = Mention(MARKET.type, MARKET.name)
+OF_THE_MARKET: Final = Mention(MARKET.type, MARKET.name)
 
 
-class Count(Struct, gc=False):
+@mypyc_attr(acyclic=True)
+class Count:
     """An item on one of its keys for one target: how the state names that key, and whether the item is a hit there."""
 
-    state: str
-    mention: Mention
-    target: Target
-    hit: bool
+    __slots__ = ("hit", "mention", "state", "target")
+
+    def __init__(self, state: str, mention: Mention, target: Target, hit: bool) -> None:
+        self.state: Final = state
+        self.mention: Final = mention
+        self.target: Final = target
+        self.hit: Final = hit
 
     @property
     def key(self) -> Key:
@@ -130,11 +137,12 @@ def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]
     """
     counts = []
     for target in targets:
-        whole = _says(event, target)
+        whole, plain, of_sentiment = _says(event, target), target == NEGATIVE, target.task == "sentiment"
         for mention in mentions:
-            alone = mention.sentiments and target.task == "sentiment"
-            hit = any(_holds(each, target.label) for each in mention.sentiments) if alone else whole
-            counts.append(Count(target.of_key(mention.key), mention, target, hit))
+            hit = whole
+            if mention.sentiments and of_sentiment:
+                hit = any(_holds(each, target.label) for each in mention.sentiments)
+            counts.append(Count(mention.key if plain else target.of_key(mention.key), mention, target, hit))
     return counts
 
 
@@ -155,9 +163,9 @@ class Mentions:
         A cashtag is a ticker symbol by definition: ``$AAPL`` and the symbol ``AAPL`` are one key, ``symbol:AAPL``. An
         entity without a symbol is named by its kind: ``authority:European Central Bank``. Each key stands once.
         """
-        found = [_OF_THE_MARKET]
-        if event.source != event.input.topic:  # which stands where no source is named
-            found.append(Mention(KeyType.source, event.source))
+        found, source = [OF_THE_MARKET], event.source
+        if source != event.input.topic:  # which stands where no source is named
+            found.append(Mention(KeyType.source, source))
         topic = _topic_of(event)
         if topic is not None:
             found.append(Mention(KeyType.topic, topic))
@@ -186,17 +194,20 @@ def _list_by(index: dict[str, list[str]], members: Iterable[str], watchlist: str
 
 def _topic_of(event: News) -> str | None:
     topic = event.topic
-    sure = topic is not None and topic.probabilities.get(topic.label, 0.0) >= MIN_PROBABILITY
-    return topic.label if topic is not None and sure else None
+    if topic is None:
+        return None
+    label = topic.label
+    return label if topic.probabilities.get(label, 0.0) >= MIN_PROBABILITY else None
 
 
 def _entities_of(event: News) -> dict[str, Mention]:
     found: dict[str, Mention] = {}
     for entity in event.entities:
-        name = f"{_SCHEMES.get(entity.scheme, entity.scheme)}:{entity.id}"
-        known = found[name].sentiments if name in found else ()
-        said = () if entity.sentiment is None else (entity.sentiment,)
-        found[name] = Mention(KeyType.entity, name, known + said)
+        scheme, sentiment = entity.scheme, entity.sentiment
+        name = f"{_SCHEMES.get(scheme, scheme)}:{entity.id}"
+        said = () if sentiment is None else (sentiment,)
+        known = found.get(name)
+        found[name] = Mention(KeyType.entity, name, said if known is None else known.sentiments + said)
     return found
 
 

@@ -6,14 +6,15 @@ stack that a primer is of there is nothing to learn.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.events import StackRef
 from worker.labelled import Speaker
 
-KNOWN_MS = 24 * 3_600_000
+KNOWN_MS: Final = 24 * 3_600_000
 
 
-@dataclass(slots=True)
+@dataclass
 class Learning:
     """The newest stack, the epoch it began, and when each known digest was last heard, in exposure milliseconds."""
 

@@ -6,66 +6,146 @@ frozen.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import NamedTuple
+from math import expm1, log
+from typing import Final, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import json
+from mypy_extensions import mypyc_attr
 
 from schemas.events import AlertKind, KeyType, ResolveReason, Severity
-from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
+from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline, BaselineFields
 from worker.surge.copies import Cluster
-from worker.surge.exposure import BEFORE_ALL, Exposure, Moment
+from worker.surge.exposure import BEFORE_ALL, Exposure, Moment, MomentFields
 from worker.surge.keys import NEGATIVE, Target
 from worker.surge.rules import Prior, Rules
-from worker.surge.runs import Bank, Level, Reading, Run, Runs, add_negative, no_runs, readings
+from worker.surge.runs import Bank, Level, Reading, Run, RunFields, add_negative, no_runs, readings
 from worker.surge.statistics import RATES
 
-AT_REST = no_runs()
-
-MAX_EVIDENCE = 10
+MAX_EVIDENCE: Final = 10
 """An alert cites the first cluster of its run and the latest nine."""
 
-NEVER_HEARD = (0, -1)
-NO_RUN = 2**63
+NEVER_HEARD: Final = (0, -1)
+NO_RUN: Final = 2**63
 """Above every place in the merge: where a run begins that is not there."""
 
-MAX_SOURCES = 16
+MAX_SOURCES: Final = 16
 """Sources remembered for a key: those of the open runs before others, recent ones first. ``n_sources`` stops here."""
 
 
-class Alert(Struct, array_like=True, gc=False):
+AlertFields = tuple[str, AlertKind, RunFields, MomentFields, list[str], MomentFields | None, int, int, float, int]
+KeyFields = tuple[
+    int,
+    BaselineFields,
+    int,
+    MomentFields,
+    list[RunFields | None],
+    list[tuple[int, str]],
+    dict[str, tuple[int, int]],
+    AlertFields | None,
+]
+
+
+@mypyc_attr(acyclic=True)
+class Alert:
     """A pending or firing alert. ``run`` is its own copy of the run that raised it and counts on until the end.
 
     ``fired`` is None while it is pending. ``height`` is the largest W/h since then.
     """
 
-    id: str
-    kind: AlertKind
-    run: Run
-    started: Moment
-    evidence: list[str]
-    fired: Moment | None = None
-    negatives_when_fired: int = 0
-    clusters_when_fired: int = 0
-    height: float = 0.0
-    revision: int = 0
+    __slots__ = (
+        "clusters_when_fired",
+        "evidence",
+        "fired",
+        "height",
+        "id",
+        "kind",
+        "negatives_when_fired",
+        "revision",
+        "run",
+        "started",
+    )
+
+    def __init__(self, id: str, kind: AlertKind, run: Run, started: Moment, evidence: list[str]) -> None:  # noqa: A002 (its field)
+        self.id: Final = id
+        self.kind = kind
+        self.run = run
+        self.started: Final = started
+        self.evidence = evidence
+        self.fired: Moment | None = None
+        self.negatives_when_fired = 0
+        self.clusters_when_fired = 0
+        self.height = 0.0
+        self.revision = 0
+
+    @staticmethod
+    def of(fields: AlertFields) -> "Alert":
+        """The one that was written so."""
+        name, kind, run, started, evidence, fired, negatives, clusters, height, revision = fields
+        alert = Alert(name, kind, Run.of(run), Moment.of(started), evidence)
+        alert.fired = None if fired is None else Moment.of(fired)
+        alert.negatives_when_fired, alert.clusters_when_fired = negatives, clusters
+        alert.height, alert.revision = height, revision
+        return alert
+
+    def fields(self) -> AlertFields:
+        """What is written of it."""
+        return (
+            self.id,
+            self.kind,
+            self.run.fields(),
+            self.started.fields(),
+            self.evidence,
+            None if self.fired is None else self.fired.fields(),
+            self.negatives_when_fired,
+            self.clusters_when_fired,
+            self.height,
+            self.revision,
+        )
 
 
-class KeyState(Struct, array_like=True, gc=False):
+@mypyc_attr(acyclic=True)
+class KeyState:
     """All that is remembered of a key.
 
     ``recent`` holds (seq, id) of the latest clusters of the open runs; ``sources``, least recent first, the exposure
     hour of each source's last cluster and the seq of its last negative one.
     """
 
-    epoch: int
-    baseline: Baseline
-    last_clock_ms: int
-    last_negative: Moment = BEFORE_ALL
-    runs: Runs = field(default_factory=no_runs)
-    recent: list[tuple[int, str]] = []
-    sources: dict[str, tuple[int, int]] = {}
-    alert: Alert | None = None
+    __slots__ = ("alert", "baseline", "epoch", "last_clock_ms", "last_negative", "recent", "runs", "sources")
+
+    def __init__(self, epoch: int, baseline: Baseline, last_clock_ms: int) -> None:
+        self.epoch: Final = epoch
+        self.baseline: Final = baseline
+        self.last_clock_ms = last_clock_ms
+        self.last_negative = BEFORE_ALL
+        self.runs = no_runs()
+        self.recent: list[tuple[int, str]] = []
+        self.sources: dict[str, tuple[int, int]] = {}
+        self.alert: Alert | None = None
+
+    @staticmethod
+    def of(fields: KeyFields) -> "KeyState":
+        """The one that was written so."""
+        epoch, baseline, last_clock_ms, last_negative, runs, recent, sources, alert = fields
+        state = KeyState(epoch, Baseline.of(baseline), last_clock_ms)
+        state.last_negative = Moment.of(last_negative)
+        state.runs = [None if run is None else Run.of(run) for run in runs]
+        state.recent, state.sources = recent, sources
+        state.alert = None if alert is None else Alert.of(alert)
+        return state
+
+    def fields(self) -> KeyFields:
+        """What is written of it."""
+        return (
+            self.epoch,
+            self.baseline.fields(),
+            self.last_clock_ms,
+            self.last_negative.fields(),
+            [None if run is None else run.fields() for run in self.runs],
+            self.recent,
+            self.sources,
+            None if self.alert is None else self.alert.fields(),
+        )
 
     @property
     def firing(self) -> Alert | None:
@@ -87,13 +167,20 @@ class KeyState(Struct, array_like=True, gc=False):
             ids.update(self.alert.evidence)
         return ids
 
+    def has_run_from(self, seq: int) -> bool:
+        """Whether an open run began with this cluster."""
+        return any([run is not None and run.first_seq == seq for run in self.runs])  # noqa: C419 (a list is faster)
+
     def is_idle(self) -> bool:
         """Whether nothing is under way: no run is open, no alert fires."""
-        return self.alert is None and self.runs == AT_REST
+        return self.alert is None and not any([run is not None for run in self.runs])  # noqa: C419 (a list is faster)
 
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
         return sum(last_negative >= seq for _, last_negative in self.sources.values())
+
+
+read_key: Final[json.Decoder[KeyFields]] = json.Decoder(KeyFields)
 
 
 def kind_of(run: Run, target: Target) -> AlertKind:
@@ -159,7 +246,10 @@ def join(state: KeyState, cluster: Cluster, now: Moment, find_level: Callable[[]
 
 
 def _of_open_runs(state: KeyState) -> list[tuple[int, str]]:
-    first_seq = min([run.first_seq for run in state.runs if run is not None], default=NO_RUN)
+    first_seq = NO_RUN
+    for run in state.runs:
+        if run is not None:
+            first_seq = min(first_seq, run.first_seq)
     recent = state.recent
     return recent if recent and recent[0][0] >= first_seq else [entry for entry in recent if entry[0] >= first_seq]
 
@@ -187,7 +277,7 @@ def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: R
 
 def open_alert(state: KeyState, alert_id: str, kind: AlertKind, run: Run, now: Moment) -> Alert:
     """An alert on a run that has crossed its threshold, pending until it fires."""
-    state.alert = Alert(alert_id, kind, copy(run), now, _evidence_of(state, run))
+    state.alert = Alert(alert_id, kind, run.copy(), now, _evidence_of(state, run))
     return state.alert
 
 
@@ -197,7 +287,7 @@ def fire(state: KeyState, alert: Alert, kind: AlertKind, run: Run, now: Moment) 
     A run that began since the alert did is part of its own, and says nothing of how it began.
     """
     if run.first_seq != alert.run.first_seq and run.first.clock_ms <= alert.started.clock_ms:
-        alert.run, alert.evidence = copy(run), _evidence_of(state, run)
+        alert.run, alert.evidence = run.copy(), _evidence_of(state, run)
     alert.kind, alert.fired = kind, now
     alert.negatives_when_fired, alert.clusters_when_fired = alert.run.negatives, alert.run.clusters
     state.recent = []
@@ -285,7 +375,7 @@ def _quiet_ms(run: Run, last: Moment, rules: Rules) -> int:
     distribution under the prior 1/rate). That of a few gaps is wide: a run that alarms is a dense one by choice.
     """
     gaps, span_ms = max(run.negatives - 1, 1), last.exposure_ms - run.first.exposure_ms
-    return round(max(rules.quiet_hours * HOUR_MS, span_ms * (rules.quiet_chance ** (-1 / gaps) - 1)))
+    return round(max(rules.quiet_hours * HOUR_MS, span_ms * expm1(-log(rules.quiet_chance) / gaps)))
 
 
 def resolve(state: KeyState, alert: Alert, reason: ResolveReason, prior: Prior, now: Moment) -> None:

@@ -132,7 +132,7 @@ def _quality(evidence: Sequence[Cluster], context: Context) -> Iterator[Literal[
 
 
 def _input_of(story: Story) -> InputRef:
-    topic, partition, offset = story.input
+    topic, partition, offset = story.place
     return InputRef(topic=topic, partition=partition, offset=offset)
 
 

@@ -6,13 +6,13 @@ ratio of data that the baseline has not seen. A clock is epoch milliseconds, exp
 
 from collections.abc import Callable
 from math import floor
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
 from schemas.events import KeyType
 from worker.surge.baseline import DAY_MS
-from worker.surge.exposure import Moment
+from worker.surge.exposure import Moment, MomentFields
 from worker.surge.keys import Key
 from worker.surge.rules import Rules
 from worker.surge.statistics import (
@@ -24,32 +24,67 @@ from worker.surge.statistics import (
     threshold,
 )
 
-SMALL_STATISTIC = 2.0
-OUTDATED_AFTER = 6
-OUTDATED_BY = 2.0
+SMALL_STATISTIC: Final = 2.0
+OUTDATED_AFTER: Final = 6
+OUTDATED_BY: Final = 2.0
 """The level of a run of so many negative clusters is outdated once the baseline has seen so many times as much. Such a
 run began when its key was young, tests against what was hardly known then, and would go on for weeks: a surge that
 falls into it is found late. In fewer clusters W is small in a surge too."""
 
 
-class Level(Struct, frozen=True, array_like=True, gc=False):
+LevelFields = tuple[float, float, float]
+RunFields = tuple[str, int, MomentFields, LevelFields, int, int, int]
+
+
+@mypyc_attr(acyclic=True)
+class Level:
     """What was normal when a run began: Gamma (a, b) of negative clusters a day, and their share."""
 
-    a: float
-    b: float
-    share: float
+    __slots__ = ("a", "b", "share")
+
+    def __init__(self, a: float, b: float, share: float) -> None:
+        self.a: Final = a
+        self.b: Final = b
+        self.share: Final = share
+
+    def fields(self) -> LevelFields:
+        """What is written of it."""
+        return self.a, self.b, self.share
 
 
-class Run(Struct, array_like=True, gc=False):
+@mypyc_attr(acyclic=True)
+class Run:
     """A run from its first negative cluster on; counts are of clusters, that one included."""
 
-    first_id: str
-    first_seq: int
-    first: Moment
-    level: Level
-    negatives: int = 0
-    clusters: int = 1
-    copies: int = 0
+    __slots__ = ("clusters", "copies", "first", "first_id", "first_seq", "level", "negatives")
+
+    def __init__(self, first_id: str, first_seq: int, first: Moment, level: Level) -> None:
+        self.first_id: Final = first_id
+        self.first_seq: Final = first_seq
+        self.first: Final = first
+        self.level: Final = level
+        self.negatives = 0
+        self.clusters = 1
+        self.copies = 0
+
+    @staticmethod
+    def of(fields: RunFields) -> "Run":
+        """The one that was written so."""
+        first_id, first_seq, first, (a, b, share), negatives, clusters, copies = fields
+        run = Run(first_id, first_seq, Moment.of(first), Level(a, b, share))
+        run.negatives, run.clusters, run.copies = negatives, clusters, copies
+        return run
+
+    def fields(self) -> RunFields:
+        """What is written of it."""
+        first, level = self.first.fields(), self.level.fields()
+        return self.first_id, self.first_seq, first, level, self.negatives, self.clusters, self.copies
+
+    def copy(self) -> "Run":
+        """One that counts on by itself."""
+        run = Run(self.first_id, self.first_seq, self.first, self.level)
+        run.negatives, run.clusters, run.copies = self.negatives, self.clusters, self.copies
+        return run
 
     def statistic(self, exposure_ms: int, rate: float) -> float:
         """W(y, g; R) at an exposure; g is that since the first cluster."""
@@ -129,8 +164,9 @@ def readings(runs: Runs, bank: Bank, exposure_ms: int) -> list[Reading]:
 
 def has_crossed(runs: Runs, bank: Bank, exposure_ms: int) -> bool:
     """Whether a chart is at its threshold or above."""
-    for run, rate, h in zip(runs, RATES, bank.thresholds, strict=True):
-        if run is not None and run.statistic(exposure_ms, rate) >= h:
+    for index, rate in enumerate(RATES):
+        run = runs[index]
+        if run is not None and run.statistic(exposure_ms, rate) >= bank.thresholds[index]:
             return True
     return False
 
@@ -150,8 +186,9 @@ def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, find_level:
     level: Level | None = None
     for index, rate in enumerate(RATES):
         run = runs[index]
-        if run is None or (statistic := run.statistic(now.exposure_ms, rate)) < SMALL_STATISTIC:
-            level = level or find_level()
+        statistic = 0.0 if run is None else run.statistic(now.exposure_ms, rate)
+        if run is None or statistic < SMALL_STATISTIC:
+            level = find_level() if level is None else level
             if run is None or statistic <= 0 or _is_outdated(run, level):
                 run = runs[index] = Run(cluster_id, seq, now, level)
         run.negatives += 1

@@ -11,9 +11,9 @@ from typing import Any
 from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, ResolveReason, StackRef
 from worker.labelled import News
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
-from worker.surge.copies import Cluster, Window, first_mention, fold_key, revise_story
+from worker.surge.copies import Cluster, Window, first_mention, fold_key, read_cluster
 from worker.surge.exposure import Exposures, Moment
-from worker.surge.keys import MARKET, Count, Key, Mentions, Target, count_on
+from worker.surge.keys import OF_THE_MARKET, Count, Key, Mentions, Target, count_on
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
@@ -68,6 +68,7 @@ class Shard:
         self.learning = Learning(round(rules.learning_days * DAY_MS), primed_digest=self._primed)
         self._version = rules.version
         self._banks = Banks(rules)
+        self._priors = {key_type: rules.priors.of(key_type) for key_type in KeyType}
         self._mentions = Mentions(rules.watchlists)
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
@@ -94,7 +95,7 @@ class Shard:
                 if state is not None:
                     active[name.removeprefix(KEY_PREFIX)] = state
             elif name.startswith(CLUSTER_PREFIX):
-                cluster = self._versions.open(name, value, Cluster)
+                cluster = Cluster.of(self._versions.open(name, value, read_cluster))
                 self._clusters[cluster.id] = cluster
         for name, state in active.items():
             self._schedule(name, Key.parse(name), state)
@@ -132,7 +133,7 @@ class Shard:
 
     def _seal_cluster(self, cluster_id: str) -> bytes | None:
         cluster = self._clusters.get(cluster_id)
-        return None if cluster is None else self._versions.seal(CLUSTER_PREFIX + cluster_id, cluster)
+        return None if cluster is None else self._versions.seal(CLUSTER_PREFIX + cluster_id, cluster.fields())
 
     @property
     def changed(self) -> bool:
@@ -148,11 +149,12 @@ class Shard:
             self._go_on()
         revisions: list[AlertEvent] = []
         revised: Collection[str] | None = ()
-        if event.status is not ItemStatus.usable:
+        status, similarity_key, source = event.status, event.similarity_key, event.source
+        if status is not ItemStatus.usable:
             revisions, revised = self._revise_told(event, emitted_at)
-        if revised is None or event.abstained or event.status is ItemStatus.withdrawn:
+        if revised is None or event.abstained or status is ItemStatus.withdrawn:
             return revisions
-        fold, signature = fold_key(event.title, event.similarity_key), read_signature(event.similarity_key)
+        fold, signature = fold_key(event.title, similarity_key), read_signature(similarity_key)
         mentions = self._mentions.of(event)
         entities = tuple([mention.name for mention in mentions if mention.type is KeyType.entity])
         known = self._window.find(fold, signature, entities)
@@ -163,7 +165,7 @@ class Shard:
             return revisions
         counts = count_on(event, mentions, self.rules.targets)
         hits = tuple([count.state for count in counts if count.hit])
-        cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature, entities)
+        cluster = Cluster(event.event_id, fold, self._seq, clock_ms, signature=signature, entities=entities)
         self._open_cluster(cluster, event, hits)
         if revised or not self._alone:
             cluster.keys = tuple([name for name in hits if name not in revised])
@@ -173,7 +175,7 @@ class Shard:
         for count in counts:
             now = self.exposures.of(count.mention.type).now
             state = self._state_of(count.state, now)
-            count_cluster(state, event.source, cluster.seq if count.hit else None, now, self.rules)
+            count_cluster(state, source, cluster.seq if count.hit else None, now, self.rules)
             self._changed_keys[count.state] = None
             if count.hit and (state.alert is not None or not learning):
                 revisions += self._add_negative(count, state, cluster, now, emitted_at)
@@ -216,7 +218,7 @@ class Shard:
         stories_of: dict[str, list[Cluster]] = {}
         for cluster in told:
             assert cluster.story is not None
-            cluster.story = revise_story(cluster.story, event)
+            cluster.story.revise(event)
             for name in self._concerned(cluster):
                 stories_of.setdefault(name, []).append(cluster)
             cluster.keys = tuple([name for name in cluster.keys if name in still or not cluster.takes_copies])
@@ -352,7 +354,8 @@ class Shard:
         alert = state.alert
         revisions = [] if alert is None else [self._revise(key, state, alert, self._context(now, emitted_at))]
         self._release(before - after)
-        self._schedule(count.state, key, state)
+        if alert is not None or state.has_run_from(cluster.seq):  # else an earlier timer waits
+            self._schedule(count.state, key, state)
         return revisions
 
     def _test(self, key: Key, state: KeyState, now: Moment) -> None:
@@ -373,10 +376,10 @@ class Shard:
     def _level(self, key: Key, state: KeyState) -> Level:
         rules = self.rules
         share = rules.share_prior_mean
-        market = None if key.type is KeyType.market else self.keys.get(key.target.of_key(str(MARKET)))
+        market = None if key.type is KeyType.market else self.keys.get(key.target.of_key(OF_THE_MARKET.key))
         if market is not None:
             share = market.baseline.share(share, rules.share_prior_clusters)
-        a, b = state.baseline.rate(rules.priors.of(key.type))
+        a, b = state.baseline.rate(self._priors[key.type])
         return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
 
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:

@@ -22,7 +22,7 @@ BANDS = POSITIONS // ROWS
 one time in fifteen, and then it fails the comparison."""
 
 
-_cut = Struct(f"{ROWS * BYTES_EACH}s" * BANDS + f"{(POSITIONS - BANDS * ROWS) * BYTES_EACH}s").unpack
+_cut = Struct(f"{ROWS * BYTES_EACH}s" * BANDS + f"{(POSITIONS - BANDS * ROWS) * BYTES_EACH}x").unpack
 
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _PADDING = b"=" * (-POSITIONS * BYTES_EACH % 3)
@@ -35,7 +35,9 @@ class Signed(Protocol):
     """What has a signature of 64 positions, 16 bits each (empty: none), and a place in the order of the stories."""
 
     signature: bytes
-    seq: int
+
+    @property
+    def seq(self) -> int: ...  # noqa: D102 (see above)
 
 
 Story = TypeVar("Story", bound=Signed)
@@ -113,4 +115,4 @@ class Neighbours(Generic[Story]):
 @lru_cache(maxsize=1)  # an item is looked for, and then added where nothing is like it
 def _bands(signature: bytes) -> Sequence[bytes]:
     """Each once; none of an item without a signature."""
-    return tuple(dict.fromkeys(_cut(signature)[:BANDS])) if signature else ()
+    return tuple(dict.fromkeys(_cut(signature))) if signature else ()

@@ -4,20 +4,21 @@ Pure formulas. Exposure ``g`` and the Gamma rate ``b`` are in days, all statisti
 """
 
 from math import exp, log, log1p
+from typing import Final
 
 from scipy.special import betainc
 
-RATES: tuple[float, ...] = (4.0, 32.0)
+RATES: Final[tuple[float, ...]] = (4.0, 32.0)
 """Rate multiples the bank of charts looks for: a slow surge, and a burst."""
 
 RUN_LENGTH_FACTORS: dict[float, float] = {4.0: 0.977, 32.0: 0.117}
 """C_R: without a surge a chart with threshold h alarms once in C_R e^h negative clusters, whatever the key's rate."""
 
-SHARE_ODDS = 10.0
+SHARE_ODDS: Final = 10.0
 """The share alternative: ten times the odds of being negative (Bernoulli likelihood ratio, categorical CUSUM of Hoehle
 2010). Three times the odds tells a real surge no sooner, and takes chance for one twice as often."""
 
-SHARE_EVIDENCE = log(30)
+SHARE_EVIDENCE: Final = log(30)
 """Evidence the gate asks for: four or five clusters, all negative, give it at a usual share of a quarter. When volume
 alone surges one run in thirty passes it (Ville's inequality), more among runs that were found by their negatives."""
 

@@ -4,24 +4,29 @@ Owns how a state is kept and when an idle key is forgotten. Knows nothing of sta
 """
 
 from collections.abc import Iterator
+from typing import Final
 
-from msgspec import Struct
+from mypy_extensions import mypyc_attr
 
 from worker.surge.baseline import DAY_MS
-from worker.surge.lifecycle import KeyState
+from worker.surge.lifecycle import KeyState, read_key
 from worker.surge.rules import Rules
 from worker.surge.versions import KEY_PREFIX, Versions
 
-MAX_HOT = 20_000
+MAX_HOT: Final = 20_000
 """States kept as objects between batches: some 2 kB each, where a record has 200 bytes."""
 
 
-class _Record(Struct, gc=False):
+@mypyc_attr(acyclic=True)
+class _Record:
     """The record of a hot state as of the last batch, and what the counters hold of it."""
 
-    value: bytes | None
-    young: bool = False
-    firing: bool = False
+    __slots__ = ("firing", "value", "young")
+
+    def __init__(self, value: bytes | None, young: bool = False, firing: bool = False) -> None:
+        self.value = value
+        self.young = young
+        self.firing = firing
 
 
 class Keys:
@@ -91,7 +96,11 @@ class Keys:
         young, firing = self._is_young(state), state.firing is not None
         self.young += young - record.young
         self.firing += firing - record.firing
-        record.value, record.young, record.firing = self._versions.seal(KEY_PREFIX + name, state), young, firing
+        record.value, record.young, record.firing = (
+            self._versions.seal(KEY_PREFIX + name, state.fields()),
+            young,
+            firing,
+        )
         self._hot[name] = record  # behind all others: met last
         return record.value
 
@@ -148,7 +157,7 @@ class Keys:
         self._to_forget.setdefault((last_clock_ms + self._forget_ms) // DAY_MS, []).append(name)
 
     def _open(self, name: str, value: bytes) -> KeyState:
-        return self._versions.open(KEY_PREFIX + name, value, KeyState)
+        return KeyState.of(self._versions.open(KEY_PREFIX + name, value, read_key))
 
     def _is_young(self, state: KeyState) -> bool:
         return state.baseline.exposure_days < self._learning_days

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import orjson
+from msgspec import json
 
 from schemas.events import StackRef, TrendEvent, WindowLength, format_instant
 from worker.labelled import News, Said
@@ -31,6 +32,8 @@ SCORE_UNIT = 1_000_000
 NEGATIVE, NEUTRAL, POSITIVE, COPIES, SCORES = range(5)
 """Where each count of a window stands; the last is the sum of scores."""
 NOTHING = (0, 0, 0, 0, 0)
+
+_read_counts: json.Decoder[list[int]] = json.Decoder(list[int])
 
 Told = tuple[int, str]
 """The last minute at which something was told, and the last key told of there; keys go by name."""
@@ -116,7 +119,7 @@ class Trends:
             return
         self.told = (told[0], told[1])
         for name, value in names.items():
-            minute, *counts = self._versions.open(TREND_PREFIX + name, value, list)
+            minute, *counts = self._versions.open(TREND_PREFIX + name, value, _read_counts)
             self._open[name] = KeyWindows(minute, counts)
             for step in STEPS:
                 if (_next(minute, step), name) > self.told:

@@ -5,10 +5,10 @@ forward and back while workers of both programs run. Numbers survive the round t
 restored detector go on exactly.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, TypeVar, cast
+from functools import cached_property
+from typing import Any, TypeVar
 
 from msgspec import MsgspecError, convert, json
 
@@ -59,8 +59,8 @@ class Versions:
             fields = _encode(self.step.downgrade(name, json.decode(fields)))
         return self._heads[fields[0]] + fields[1:]
 
-    def open(self, name: str, value: bytes, kind: type[Kind]) -> Kind:
-        """What a record says, as of the newest version.
+    def open(self, name: str, value: bytes, decoder: json.Decoder[Kind]) -> Kind:
+        """What a record says, as of the newest version; the decoder is of its fields.
 
         Raises:
             ValueError: it is of a version that this program does not read, or no such record.
@@ -68,9 +68,8 @@ class Versions:
         head = b"[%d," % self.newest
         try:
             if value.startswith(head):  # so are all but the frontier, unless a fleet is rolled forward
-                decoder: json.Decoder[Kind] = _make_decoder(cast("Hashable", kind))
                 return decoder.decode(b"[" + value[len(head) :])
-            return convert(self._fields(name, value), kind)
+            return convert(self._fields(name, value), decoder.type)
         except MsgspecError as error:
             raise ValueError(f"record {name} is damaged: {error}") from error
 
@@ -84,11 +83,6 @@ class Versions:
         read = f"version {self.newest}" if self.step is None else f"versions {self.oldest} and {self.newest}"
         whose = "a newer worker wrote it" if version > self.newest else "an older worker wrote it"
         raise ValueError(f"record {name} is of version {version}, this worker reads {read}: {whose}")
-
-
-@lru_cache
-def _make_decoder(kind: Hashable) -> json.Decoder[Any]:
-    return json.Decoder(kind)
 
 
 STATE = Versions(newest=1, writes=1)
