@@ -106,8 +106,8 @@ def _explain_end(alert: AlertEvent, rules: Rules) -> str:
     flat = rules.profiles == Profiles()
     hours = "hours" if flat else "usual hours (a busy one counts for several)"
     because = {
-        ResolveReason.quiet: f"no {hits} story had come for {rules.quiet_hours:g} {hours}, nor for "
-        "longer than such a surge ever pauses while it goes on",
+        ResolveReason.quiet: f"no {hits} story had come for {rules.quiet_hours:g} {hours} or more, a pause "
+        "that such a surge does not make while it goes on",
         ResolveReason.withdrawn: "its stories had been corrected or taken back",
         ResolveReason.below_threshold: f"the evidence had faded below {rules.resolve_below:.0%} of the threshold",
         ResolveReason.new_level: f"after {rules.max_frozen_hours:g} hours this much had become the new normal",
