@@ -416,6 +416,16 @@ def test_what_is_taken_back_of_before_an_alert_fired_is_no_part_of_the_new_level
     assert torn[-1].baseline.a == alone[-1].baseline.a > 5
 
 
+def test_of_a_surge_of_which_no_more_came_nothing_is_a_new_level():
+    slow = burst(0, 1, negative=False) + burst(LEARNED, 5, gap=9 * HOUR)
+    alerts = alerts_of(background(20) + slow, negatives_a_day=20)
+    (end,) = [alert for alert in alerts if alert.status is AlertStatus.resolved]
+    (fired, *_) = firing(alerts)
+    assert fired.n_negative == end.n_negative
+    assert end.ends_at == fired.detected_at + timedelta(hours=48)
+    assert end.resolve_reason is ResolveReason.quiet
+
+
 def test_a_correction_that_is_as_bad_changes_the_words_and_no_count():
     items = background(8) + burst(LEARNED, 12)
     word = taken_back(numbers_of_the_burst(items)[5], LEARNED + 12 * 600, ItemStatus.corrected)

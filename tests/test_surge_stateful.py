@@ -183,6 +183,7 @@ class Model:
         self.by_input: dict[tuple[int, int], Story] = {}
         self.first: dict[str, AlertEvent] = {}
         self.fired: dict[str, AlertEvent] = {}
+        self.told_when_fired: dict[str, int] = {}
         self.last: dict[str, AlertEvent] = {}
         self.open: dict[Name, str] = {}
         self.due: set[Name] = set()
@@ -320,6 +321,7 @@ class Model:
         assert alert.first_clock <= alert.starts_at <= alert.detected_at
         if alert.status is AlertStatus.firing and alert.alert_id not in self.fired:
             self.fired[alert.alert_id] = alert
+            self.told_when_fired[alert.alert_id] = len(self.stories)
             assert alert.h <= alert.W
             assert alert.n_negative >= RULES.min_clusters
         inputs = _inputs(alert)
@@ -377,10 +379,13 @@ class Model:
             assert name in self.lost
         if alert.resolve_reason is ResolveReason.below_threshold:
             assert RULES.resolve_below * alert.h > alert.W
-        elif alert.resolve_reason is ResolveReason.new_level:
+        since = self.stories[self.told_when_fired.get(alert.alert_id, 0) :]
+        if alert.resolve_reason is ResolveReason.new_level:
             assert _ms(alert.ends_at) == self._frozen_end_ms(alert.alert_id)
-        elif alert.resolve_reason is ResolveReason.quiet:
-            assert _ms(alert.ends_at) == self._quiet_end_ms(alert)
+            assert any(story.keys.get(name) for story in since)
+        elif alert.resolve_reason is ResolveReason.quiet and _ms(alert.ends_at) != self._quiet_end_ms(alert):
+            assert _ms(alert.ends_at) == self._frozen_end_ms(alert.alert_id)
+            assert not any(name in story.hits for story in since)
 
 
 def _inputs(alert: AlertEvent) -> Sequence[InputRef]:

@@ -360,10 +360,14 @@ def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules, exposure
         if run is not None:
             below_ms = max(below_ms, run.exposure_below_ms(rules.resolve_below * h, rate))
     quiet_ms = last.exposure_ms + _quiet_ms(alert.run, last, rules)
+    stays = alert.fired is None or alert.run.negatives > alert.negatives_when_fired
     ends = (
         (exposure.clock_at(below_ms), ResolveReason.below_threshold),
         (exposure.clock_at(quiet_ms), ResolveReason.quiet),
-        ((alert.fired or alert.started).clock_ms + round(rules.max_frozen_hours * HOUR_MS), ResolveReason.new_level),
+        (
+            (alert.fired or alert.started).clock_ms + round(rules.max_frozen_hours * HOUR_MS),
+            ResolveReason.new_level if stays else ResolveReason.quiet,
+        ),
     )
     return min(Resolution(clock_ms, reason) for clock_ms, reason in ends if clock_ms is not None)
 
