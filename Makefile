@@ -26,7 +26,7 @@ $(LOCKED): requirements.lock
 $(READY): $(LOCKED) pyproject.toml hatch_build.py $(COMPILED)
 	@echo "==> compiling the detector where a C compiler is there: a minute, after each change of it"
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from worker.detector import is_compiled; is_compiled() or print("==> it runs uncompiled, half as fast: a C compiler and the headers of Python are needed")'
+	@$(BIN)/python -c 'from worker.detector import is_compiled; is_compiled() or print("==> it runs uncompiled, and more slowly: a C compiler and the headers of Python are needed")'
 	@touch $(READY)
 
 demo: $(READY) ## real headlines through a real Apache Kafka: labels, and an alert (ARGS="--keep" leaves it running)

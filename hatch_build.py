@@ -22,17 +22,18 @@ class CompiledCore(BuildHookInterface[Any]):
         """Put a binary beside each module, which Python then prefers to it, and into the wheel."""
         root = Path(self.root)
         modules = [Path(name) for name in self.config["modules"]]
+        remove_binaries(root, modules)
         try:
             binaries = compile_modules(root, modules)
         except Exception as error:  # noqa: BLE001 (whatever is missing, the modules run without)
-            self.app.display_warning(f"the detector runs uncompiled, half as fast: {error}")
+            self.app.display_warning(f"the detector runs uncompiled, and more slowly: {error}")
             return
         if version == "standard":
             build_data.update(pure_python=False, infer_tag=True, force_include={each: each for each in binaries})
 
 
 def remove_binaries(root: Path, modules: list[Path]) -> None:
-    """Take away what was made of other sources."""
+    """Take away what was made of other sources: it would run in place of these, if they cannot be compiled."""
     for stem in (f"{GROUP}__mypyc", *(str(module.with_suffix("")) for module in modules)):
         for binary in (*root.glob(f"{stem}.*.so"), *root.glob(f"{stem}.*.pyd")):
             binary.unlink()
@@ -44,7 +45,6 @@ def compile_modules(root: Path, modules: list[Path]) -> list[str]:
     from setuptools import Distribution  # noqa: PLC0415
     from setuptools.errors import BaseError  # noqa: PLC0415
 
-    remove_binaries(root, modules)
     before = Path.cwd()
     os.chdir(root)
     try:

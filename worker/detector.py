@@ -296,11 +296,10 @@ def read_stamp(frontier: bytes, versions: Versions = STATE) -> Stamp:
     Raises:
         ValueError: The record is of a version that is not read.
     """
-    fields = versions.open(FRONTIER_KEY.decode(), frontier, _read_frontier)
-    return _stamp_of(fields)
+    return _stamp_of(versions.open(FRONTIER_KEY.decode(), frontier, _read_frontier))
 
 
-def _stamp_of(frontier: Mapping[str, Any]) -> Stamp:
+def _stamp_of(frontier: dict[str, Any]) -> Stamp:
     return Stamp(len(frontier["partitions"]), Ownership(*frontier.get("shard", WHOLE)))
 
 

@@ -137,12 +137,12 @@ def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]
     """
     counts = []
     for target in targets:
-        whole, plain, of_sentiment = _says(event, target), target == NEGATIVE, target.task == "sentiment"
+        whole, of_sentiment = _says(event, target), target.task == "sentiment"
         for mention in mentions:
             hit = whole
             if mention.sentiments and of_sentiment:
                 hit = any(_holds(each, target.label) for each in mention.sentiments)
-            counts.append(Count(mention.key if plain else target.of_key(mention.key), mention, target, hit))
+            counts.append(Count(target.of_key(mention.key), mention, target, hit))
     return counts
 
 

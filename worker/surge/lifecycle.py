@@ -360,7 +360,7 @@ def resolution(state: KeyState, alert: Alert, bank: Bank, rules: Rules, exposure
         if run is not None:
             below_ms = max(below_ms, run.exposure_below_ms(rules.resolve_below * h, rate))
     quiet_ms = last.exposure_ms + _quiet_ms(alert.run, last, rules)
-    stays = alert.fired is None or alert.run.negatives > alert.negatives_when_fired
+    stays = alert.fired is None or alert.run.negatives > alert.negatives_when_fired  # else nothing came since it fired
     ends = (
         (exposure.clock_at(below_ms), ResolveReason.below_threshold),
         (exposure.clock_at(quiet_ms), ResolveReason.quiet),

@@ -105,10 +105,10 @@ class Rules:
         active_days: How long a source counts as active after its last cluster.
         resolve_below: An alert ends when every W is below this share of its h.
         quiet_hours: An alert ends when no negative cluster has come for so much exposure.
-        quiet_chance: And for longer than a gap of its surge is but with this chance: that of a rare key is slow.
+        quiet_chance: And for longer than a gap of its surge lasts with this chance: a rare key's surge is slow.
         severity_ratios: W/h at its height from which an alert is a warning, and critical.
         model_changed_days: Exposure under a new stack in which alerts say so.
-        max_frozen_hours: An alert that fires for so long is the new normal.
+        max_frozen_hours: An alert ends after so long: as the new normal, if clusters came since it fired.
         max_run_days: Age at which a run ends, so that its baseline and evidence do not grow stale.
         forget_key_days: A key without a cluster for so long is forgotten.
         copy_window_hours: How long after its first mention a story's copies are known as such.

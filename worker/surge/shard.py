@@ -433,7 +433,7 @@ class Shard:
         alert, before = state.alert, state.cited()
         assert alert is not None
         revision = self._revise(key, state, alert, context, reason)
-        resolve(state, alert, reason, self.rules.priors.of(key.type), context.now)
+        resolve(state, alert, reason, self._priors[key.type], context.now)
         self._firing.pop(str(key), None)
         self._release(before - state.cited())
         return revision

@@ -96,11 +96,8 @@ class Keys:
         young, firing = self._is_young(state), state.firing is not None
         self.young += young - record.young
         self.firing += firing - record.firing
-        record.value, record.young, record.firing = (
-            self._versions.seal(KEY_PREFIX + name, state.fields()),
-            young,
-            firing,
-        )
+        record.young, record.firing = young, firing
+        record.value = self._versions.seal(KEY_PREFIX + name, state.fields())
         self._hot[name] = record  # behind all others: met last
         return record.value
 
