@@ -244,10 +244,10 @@ def test_a_story_at_the_instant_of_a_timer_comes_before_it():
 
 def test_a_copy_of_a_story_before_the_run_is_not_counted_in_it():
     state = KeyState(1, Baseline(0), 0)
-    join(state, Cluster("new", "f", seq=7, clock_ms=0), Moment(0, 0), lambda: Level(1.0, 1.0, 0.25))
-    count_copy(state, Cluster("old", "g", seq=6, clock_ms=0))
+    join(state, 7, Moment(0, 0), Level(1.0, 1.0, 0.25))
+    count_copy(state, Cluster("old", b"g", seq=6, clock_ms=0))
     assert [run.copies for run in state.counting()] == [0, 0]
-    count_copy(state, Cluster("new", "f", seq=7, clock_ms=0))
+    count_copy(state, Cluster("new", b"f", seq=7, clock_ms=0))
     assert [run.copies for run in state.counting()] == [1, 1]
 
 

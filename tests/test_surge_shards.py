@@ -17,6 +17,7 @@ from worker.errors import Misconfigured
 from worker.runner.detector import restore_detector
 from worker.settings import load_settings
 from worker.surge.keys import NEGATIVE, Key, Target, Watchlist
+from worker.surge.lifecycle import KeyFields
 from worker.surge.ownership import WHOLE, Ownership, find_owner
 from worker.surge.rules import Rules
 
@@ -202,9 +203,9 @@ def test_the_state_of_a_key_is_that_of_one_shard_at_its_owner_alone_but_for_the_
         assert 0 < len(ours) < len(expected)
 
 
-def states(detector: Detector) -> dict[str, bytes | None]:
+def states(detector: Detector) -> dict[str, KeyFields]:
     keys = detector._shard.keys
-    return {name: keys.seal(name) for name in list(keys)}
+    return {name: state.fields() for name, state in keys.states()}
 
 
 def test_what_belongs_to_no_key_is_the_same_in_every_shard():

@@ -1,3 +1,4 @@
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from random import Random
 
@@ -7,18 +8,28 @@ from hypothesis import strategies as st
 
 from schemas.events import NewsItem
 from worker.codec import similarity_keys
-from worker.surge.similar import Neighbours, likeness, read_signature
+from worker.surge.similar import (
+    BANDS,
+    BYTES_EACH,
+    NO_SIGNATURE,
+    POSITIONS,
+    ROWS,
+    Neighbours,
+    Signature,
+    likeness,
+    read_signature,
+)
 
 VOCABULARY = [f"word{n}" for n in range(500)]
 
 
 @dataclass
 class Told:
-    signature: bytes
+    signature: Signature
     seq: int
 
 
-def sign(*words: str) -> bytes:
+def sign(*words: str) -> Signature:
     (key,) = similarity_keys([NewsItem(title=" ".join(words))])
     return read_signature(key)
 
@@ -56,7 +67,7 @@ def test_only_stories_of_the_window_are_found_and_the_earliest_of_those_alike(wo
     signatures = [sign(*(f"{group}{n}" for n in range(12))) for group in "abcdef"]
     neighbours = Neighbours[Told](0.8)
     inside: list[Told] = []
-    for seq, which in enumerate(words):
+    for seq, which in enumerate(words, 1):
         if inside and random.random() < 0.4:
             neighbours.remove(inside.pop(0))
         expected = next((told for told in inside if told.signature == signatures[which]), None)
@@ -67,5 +78,26 @@ def test_only_stories_of_the_window_are_found_and_the_earliest_of_those_alike(wo
 
 @pytest.mark.parametrize("key", ["", "s1", "m2:AAAA", "m1:", "m1:AAAA", "m1:\N{SNOWMAN}", "m1:" + "A" * 500])
 def test_a_key_without_a_signature_that_is_known_has_no_neighbours(key):
-    assert read_signature(key) == b""
-    assert Neighbours[Told](0.8).find(b"") is None
+    assert read_signature(key) is NO_SIGNATURE
+    assert Neighbours[Told](0.8).find(NO_SIGNATURE) is None
+
+
+def test_likeness_is_the_share_of_equal_positions_and_two_signatures_share_the_bands_that_are_equal():
+    random = Random(9)
+    for equal in range(POSITIONS + 1):
+        values = [random.randrange(1 << 16) for _ in range(POSITIONS)]
+        changed = set(random.sample(range(POSITIONS), POSITIONS - equal))
+        others = [value ^ random.randrange(1, 1 << 16) if n in changed else value for n, value in enumerate(values)]
+        one, other = signature_of(values), signature_of(others)
+        assert likeness(one, other) == equal / POSITIONS
+        bands = [range(ROWS * n, ROWS * (n + 1)) for n in range(BANDS)]
+        assert len({*one.bands} & {*other.bands}) == sum(changed.isdisjoint(band) for band in bands)
+
+
+def test_a_band_that_a_signature_has_twice_counts_once():
+    assert len(signature_of([5] * POSITIONS).bands) == 1
+
+
+def signature_of(values: list[int]) -> Signature:
+    positions = b"".join(value.to_bytes(BYTES_EACH, "little") for value in values)
+    return read_signature("m1:" + urlsafe_b64encode(positions).decode().rstrip("="))

@@ -496,7 +496,8 @@ class Life(RuleBasedStateMachine):
 
     def _read_cited(self) -> dict[str, set[str]]:
         """By key what its runs and alert cite, before an item changes it."""
-        return {name: state.cited() for name, state in self.detector._shard.keys.items()}
+        shard = self.detector._shard
+        return {name: {shard._clusters[seq].id for seq in state.cited()} for name, state in shard.keys.states()}
 
     @rule(later_ms=st.sampled_from(LATER_MS), told=told_items)
     def an_item_comes(self, later_ms: int, told: dict[str, Any]) -> None:

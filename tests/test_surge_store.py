@@ -74,9 +74,9 @@ def test_the_stream_has_alerts_and_forgotten_keys():
 def test_facts_are_those_of_a_look_at_every_key():
     _, _, detector = run(8, 3, 50)
     keys = detector._shard.keys
-    states = [keys.get(name) for name in list(keys._states)]
-    assert keys.young == sum(state.baseline.exposure_days < SENSITIVE.learning_days for state in states if state)
-    assert keys.firing == sum(state.alert is not None for state in states if state)
+    states = [state for _, state in keys.states()]
+    assert keys.young == sum(state.baseline.exposure_days < SENSITIVE.learning_days for state in states)
+    assert keys.firing == sum(state.firing is not None for state in states)
     assert 0 < keys.young < len(keys)
 
 
@@ -87,24 +87,41 @@ def idle(last_clock_ms: int) -> KeyState:
 def test_a_key_is_looked_at_on_the_day_on_which_it_would_be_forgotten_and_a_few_at_a_time():
     keys = Keys(Rules(), STATE)
     for number in range(30):
-        keys[f"a{number}"] = idle(0)
-        assert keys.seal(f"a{number}")
-    assert not list(keys.sweep(90 * DAY_MS, 1000))
-    touched = keys.get("a7")
+        keys.mark(keys.add(f"global:a{number}", idle(0)))
+    assert len(keys.seal_changes()) == 30
+    keys.sweep(90 * DAY_MS, 1000)
+    assert not keys.changed
+    touched = keys.get("global:a7")
     assert touched is not None
-    touched.last_clock_ms = 5 * DAY_MS
-    dropped = [list(keys.sweep(91 * DAY_MS, 20)) for _ in range(3)]
-    assert [len(each) for each in dropped] in ([19, 10, 0], [20, 9, 0])
+    touched.state.last_clock_ms = 5 * DAY_MS
+    assert [swept(keys, 91 * DAY_MS) for _ in range(3)] in ([19, 10, 0], [20, 9, 0])
     assert len(keys) == 1
-    assert list(keys.sweep(96 * DAY_MS, 20)) == ["a7"]
+    keys.sweep(96 * DAY_MS, 20)
+    assert keys.seal_changes() == [(b"k:global:a7", None)]
     assert (len(keys), keys.young, keys.firing) == (0, 0, 0)
-    assert keys.seal("a7") is None
+    assert keys.get("global:a7") is None
+
+
+def swept(keys: Keys, clock_ms: int) -> int:
+    """How many keys a sweep that looks at twenty drops."""
+    keys.sweep(clock_ms, 20)
+    sealed = keys.seal_changes()
+    assert all(value is None for _, value in sealed)
+    return len(sealed)
+
+
+def test_a_key_that_changed_and_is_forgotten_in_one_batch_is_gone():
+    keys = Keys(Rules(), STATE)
+    entry = keys.add("global:a", idle(0))
+    keys.mark(entry)
+    keys.sweep(91 * DAY_MS, 20)
+    assert keys.seal_changes() == [(b"k:global:a", None)]
+    assert (len(keys), keys.young, keys.firing) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("late_ms", [-1, 0, 1])
 def test_a_key_met_again_later_than_its_time_is_a_new_one_before_any_sweep(late_ms):
     keys = Keys(Rules(), STATE)
-    state = idle(0)
-    keys["a"] = state
-    assert keys.meet("a", 90 * DAY_MS + late_ms) is (None if late_ms > 0 else state)
-    assert keys.get("a") is state
+    entry = keys.add("global:a", idle(0))
+    assert keys.is_forgotten(entry, 90 * DAY_MS + late_ms) is (late_ms > 0)
+    assert keys.get("global:a") is entry

@@ -132,8 +132,11 @@ def test_state_of_version_1_is_read_and_written_back_bit_for_bit():
     facts = detector.facts()
     assert (facts.keys, facts.firing) == (sum(key.startswith(b"k:") for key in log), 3)
     shard = detector._shard
-    shard._changed_keys = {key[2:].decode(): None for key in log if key.startswith(b"k:")}
-    shard._changed_clusters = {key[2:].decode(): None for key in log if key.startswith(b"c:")}
+    for key in log:
+        if key.startswith(b"k:"):
+            shard.keys.mark(shard.keys.get(key[2:].decode()))
+        elif key.startswith(b"c:"):
+            shard._changed_clusters[int(key[2:])] = None
     assert dict(detector._batch([], 0).changelog) == log
 
 

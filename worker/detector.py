@@ -216,9 +216,10 @@ class Detector:
 
     def _is_new(self, partition: int, event: News) -> bool:
         """Whether this raw record is met for the first time; a labelled partition holds one raw partition in order."""
-        if event.input.offset < self._raw_next_offset[partition]:
+        offset = event.input.offset
+        if offset < self._raw_next_offset[partition]:
             return False
-        self._raw_next_offset[partition] = event.input.offset + 1
+        self._raw_next_offset[partition] = offset + 1
         return True
 
     def _batch(self, alerts: list[AlertEvent], applied: int, trends: Sequence[TrendRecord] = ()) -> Batch:

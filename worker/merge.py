@@ -5,7 +5,7 @@ Owns which record comes next and how far the clock is known to have come. Knows 
 
 from collections import deque
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 UNKNOWN_CLOCK: Final = -1
@@ -145,12 +145,13 @@ class Merge(Generic[Item]):
         """The next record in merge order, None while it is not yet known which one that is."""
         if not self._heads or self._heads[0] >= self._limit():
             return None
-        clock_ms, number = heappop(self._heads)
+        clock_ms, number = self._heads[0]
         state = self._partitions[number]
         record = state.records.popleft()
         if state.records:
-            heappush(self._heads, (state.records[0].clock_ms, number))
+            heapreplace(self._heads, (state.records[0].clock_ms, number))
         else:
+            heappop(self._heads)
             self._known_limit = None
         if state.marks:
             self._count_marks(state)

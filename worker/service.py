@@ -1,7 +1,6 @@
 """A worker as a process: builds its parts, serves health and metrics, and drains on SIGTERM."""
 
 import asyncio
-import gc
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -10,15 +9,13 @@ from worker.engines import load_engine
 from worker.health import Checks, serve_health
 from worker.kafka.connection import await_broker
 from worker.log import configure_logging, get_logger
+from worker.memory import settle_memory
 from worker.runner.detector import run_detector
 from worker.runner.labeller import run_labeller
 from worker.runner.tasks import run_until_all, run_until_first, stop_on_signals, wait_for_stop
 from worker.runner.vitals import Vitals
 from worker.runner.watchdog import SILENT_SHARE, watch_loop
 from worker.settings import Settings
-
-ALLOCATIONS_A_COLLECTION = 50_000
-"""Records and events come in thousands and go by their reference counts; CPython's default is 700."""
 
 log = get_logger()
 
@@ -54,16 +51,9 @@ async def _label(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> Non
     vitals.waiting_for = "its stack"
     engine = await asyncio.to_thread(load_engine, settings.engine)
     log.info("engine.loaded", stack=engine.identity.name, digest=engine.identity.digest)
-    _settle_memory()
+    settle_memory()
     if await _is_set_up(settings, stop, vitals):
         await run_labeller(settings, engine, stop, vitals)
-
-
-def _settle_memory() -> None:
-    """Leave what is loaded to itself: collecting garbage among torch's million objects holds up all heartbeats."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(ALLOCATIONS_A_COLLECTION)
 
 
 async def _detect(settings: Settings, stop: asyncio.Event, vitals: Vitals) -> None:

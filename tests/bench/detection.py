@@ -22,14 +22,15 @@ import orjson
 from schemas.events import Entity, Event, InputRef, LabelledEvent, NewsItem, Progress, Sentiment, StackRef, Topic
 from worker.codec import decode_event, decode_labelled, event_id, similarity_keys
 from worker.detector import Batch, Detector, Position, is_compiled
+from worker.memory import settle_memory
 from worker.records import Record
+from worker.runner.detector import MAX_RECORDS as BATCH
 from worker.surge.rules import Rules
 
 from .contest import Say, Spread
 
 SYMBOLS = (10_000, 100_000, 1_000_000)
 PARTITIONS = 6
-BATCH = 500
 SEED = 1
 NEGATIVE_SHARE = 0.27
 COPY_SHARE = 0.3
@@ -302,8 +303,7 @@ def measure(symbols: int, file: Path, load: Load) -> Detection:
     records = writer.stream(BEGIN, [()] * (load.items_a_day + load.rounds * load.items))
     warm_up, timed = records[: load.items_a_day], records[load.items_a_day :]
     rounds = [timed[start : start + load.items] for start in range(0, len(timed), load.items)]
-    gc.collect()
-    gc.freeze()  # the stream, and what is restored, as in the worker
+    settle_memory()
     for unit in _units(warm_up):
         reading.take(unit)
     spent = [_time_round(reading, records) for records in rounds]

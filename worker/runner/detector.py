@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from worker.kafka.reader import LogReader
 from worker.kafka.sink import Delivery, TransactionalSink
 from worker.kafka.source import GroupLease
 from worker.log import get_logger
+from worker.memory import settle_memory
 from worker.metrics import (
     ALERTS,
     COMMIT_SECONDS,
@@ -35,7 +35,7 @@ from worker.settings import Settings
 from worker.surge.ownership import Ownership
 from worker.surge.rules import Rules
 
-MAX_RECORDS = 500
+MAX_RECORDS = 2000  # of a transaction: the more of a backlog, the fewer records of state for each event
 MAX_WAIT_SECONDS = 0.1
 MAX_BUFFERED = 5000  # events of one partition that wait for the others; further ones stay in the log
 LEASE_SECONDS = 0.5
@@ -191,7 +191,7 @@ class ShardRun:
         start = time.perf_counter()
         changelog = await self._reader.read_newest(Place(self._topics.surge_state, self._shard))
         detector = await self._thread.run(lambda: restore_detector(self._settings, self._rules, self._shard, changelog))
-        gc.freeze()  # what was restored lives long: it need not be walked over for garbage again and again
+        settle_memory()
         await self._begin(detector)
         places = self._places(detector)
         await self._check_held(places)

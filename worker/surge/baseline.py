@@ -65,7 +65,8 @@ class Baseline:
             self.fold(hour - rules.guard_hours, rules.half_life_days)
             self.pending.append([hour, 0, 0])
         newest = self.pending[-1]
-        newest[1] += negative
+        if negative:
+            newest[1] += 1
         newest[2] += 1
 
     def fold(self, end_hour: int, half_life_days: float) -> None:

@@ -10,9 +10,15 @@ from schemas.events import AlertEvent, KeyType
 from worker.labelled import News, Said
 
 MIN_PROBABILITY: Final = 0.5
-_SCHEMES = {"cashtag": "symbol"}
-_TARGET_END = "\x1f"
-_KEY_TYPES = frozenset(KeyType)
+_SCHEMES: Final = {"cashtag": "symbol"}
+_TARGET_END: Final = "\x1f"
+_KEY_TYPES: Final = frozenset(KeyType)
+
+ENTITY: Final = KeyType.entity
+SOURCE: Final = KeyType.source
+TOPIC: Final = KeyType.topic
+WATCHLIST: Final = KeyType.watchlist
+"""A constant of a compiled module is at hand, a member of an enumeration is searched for."""
 
 
 class Target(NamedTuple):
@@ -24,9 +30,10 @@ class Target(NamedTuple):
     def __str__(self) -> str:
         return f"{self.task}={self.label}"
 
-    def of_key(self, name: str) -> str:
-        """How the state names a key that it names so where negative items are watched for."""
-        return name if self == NEGATIVE else f"{self}{_TARGET_END}{name}"
+    @property
+    def prefix(self) -> str:
+        """What the state puts before the name of a key; nothing where negative items are watched for."""
+        return "" if self == NEGATIVE else f"{self}{_TARGET_END}"
 
     @classmethod
     def parse(cls, text: str) -> "Target":
@@ -52,7 +59,7 @@ class Key(NamedTuple):
     target: Target = NEGATIVE
 
     def __str__(self) -> str:
-        return self.target.of_key(f"{self.type}:{self.name}")
+        return f"{self.target.prefix}{self.type}:{self.name}"
 
     @classmethod
     def of(cls, alert: AlertEvent) -> "Key":
@@ -123,11 +130,6 @@ class Count:
         self.target: Final = target
         self.hit: Final = hit
 
-    @property
-    def key(self) -> Key:
-        """The key."""
-        return Key(self.mention.type, self.mention.name, self.target)
-
 
 def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]) -> list[Count]:
     """An item on each of its keys for each target.
@@ -137,12 +139,12 @@ def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]
     """
     counts = []
     for target in targets:
-        whole, of_sentiment = _says(event, target), target.task == "sentiment"
+        prefix, whole, of_sentiment = target.prefix, _says(event, target), target.task == "sentiment"
         for mention in mentions:
             hit = whole
             if mention.sentiments and of_sentiment:
                 hit = any(_holds(each, target.label) for each in mention.sentiments)
-            counts.append(Count(target.of_key(mention.key), mention, target, hit))
+            counts.append(Count(prefix + mention.key, mention, target, hit))
     return counts
 
 
@@ -165,10 +167,10 @@ class Mentions:
         """
         found, source = [OF_THE_MARKET], event.source
         if source != event.input.topic:  # which stands where no source is named
-            found.append(Mention(KeyType.source, source))
+            found.append(Mention(SOURCE, source))
         topic = _topic_of(event)
         if topic is not None:
-            found.append(Mention(KeyType.topic, topic))
+            found.append(Mention(TOPIC, topic))
         entities = _entities_of(event)
         found += entities.values()
         if self._by_entity or self._by_topic:
@@ -184,7 +186,7 @@ class Mentions:
         for entity, mention in entities.items():
             for name in self._by_entity.get(entity, ()):
                 found[name] = found.get(name, ()) + (mention.sentiments or said)
-        return [Mention(KeyType.watchlist, name, sentiments) for name, sentiments in found.items()]
+        return [Mention(WATCHLIST, name, sentiments) for name, sentiments in found.items()]
 
 
 def _list_by(index: dict[str, list[str]], members: Iterable[str], watchlist: str) -> None:
@@ -207,7 +209,7 @@ def _entities_of(event: News) -> dict[str, Mention]:
         name = f"{_SCHEMES.get(scheme, scheme)}:{entity.id}"
         said = () if sentiment is None else (sentiment,)
         known = found.get(name)
-        found[name] = Mention(KeyType.entity, name, said if known is None else known.sentiments + said)
+        found[name] = Mention(ENTITY, name, said if known is None else known.sentiments + said)
     return found
 
 

@@ -5,7 +5,7 @@ tell anybody. While it fires it counts for itself, whatever becomes of the runs 
 frozen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import expm1, log
 from typing import Final, NamedTuple
 
@@ -24,7 +24,6 @@ from worker.surge.statistics import RATES
 MAX_EVIDENCE: Final = 10
 """An alert cites the first cluster of its run and the latest nine."""
 
-NEVER_HEARD: Final = (0, -1)
 NO_RUN: Final = 2**63
 """Above every place in the merge: where a run begins that is not there."""
 
@@ -32,15 +31,16 @@ MAX_SOURCES: Final = 16
 """Sources remembered for a key: those of the open runs before others, recent ones first. ``n_sources`` stops here."""
 
 
-AlertFields = tuple[str, AlertKind, RunFields, MomentFields, list[str], MomentFields | None, int, int, float, int]
+AlertFields = tuple[str, AlertKind, RunFields, MomentFields, list[int], MomentFields | None, int, int, float, int]
 KeyFields = tuple[
     int,
     BaselineFields,
     int,
     MomentFields,
     list[RunFields | None],
-    list[tuple[int, str]],
-    dict[str, tuple[int, int]],
+    list[int],
+    dict[str, int],
+    dict[str, int],
     AlertFields | None,
 ]
 
@@ -49,7 +49,8 @@ KeyFields = tuple[
 class Alert:
     """A pending or firing alert. ``run`` is its own copy of the run that raised it and counts on until the end.
 
-    ``fired`` is None while it is pending. ``height`` is the largest W/h since then.
+    ``evidence`` are clusters, by their places in the merge. ``fired`` is None while it is pending. ``height`` is the
+    largest W/h since then.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class Alert:
         "started",
     )
 
-    def __init__(self, id: str, kind: AlertKind, run: Run, started: Moment, evidence: list[str]) -> None:  # noqa: A002 (its field)
+    def __init__(self, id: str, kind: AlertKind, run: Run, started: Moment, evidence: list[int]) -> None:  # noqa: A002 (its field)
         self.id: Final = id
         self.kind = kind
         self.run = run
@@ -107,11 +108,11 @@ class Alert:
 class KeyState:
     """All that is remembered of a key.
 
-    ``recent`` holds (seq, id) of the latest clusters of the open runs; ``sources``, least recent first, the exposure
-    hour of each source's last cluster and the seq of its last negative one.
+    ``recent`` holds the places in the merge of the latest clusters of the open runs; ``heard``, least recent first, the
+    exposure hour of each source's last cluster; ``blamed`` the place in the merge of its last negative one, if any.
     """
 
-    __slots__ = ("alert", "baseline", "epoch", "last_clock_ms", "last_negative", "recent", "runs", "sources")
+    __slots__ = ("alert", "baseline", "blamed", "epoch", "heard", "last_clock_ms", "last_negative", "recent", "runs")
 
     def __init__(self, epoch: int, baseline: Baseline, last_clock_ms: int) -> None:
         self.epoch: Final = epoch
@@ -119,18 +120,19 @@ class KeyState:
         self.last_clock_ms = last_clock_ms
         self.last_negative = BEFORE_ALL
         self.runs = no_runs()
-        self.recent: list[tuple[int, str]] = []
-        self.sources: dict[str, tuple[int, int]] = {}
+        self.recent: list[int] = []
+        self.heard: dict[str, int] = {}
+        self.blamed: dict[str, int] = {}
         self.alert: Alert | None = None
 
     @staticmethod
     def of(fields: KeyFields) -> "KeyState":
         """The one that was written so."""
-        epoch, baseline, last_clock_ms, last_negative, runs, recent, sources, alert = fields
+        epoch, baseline, last_clock_ms, last_negative, runs, recent, heard, blamed, alert = fields
         state = KeyState(epoch, Baseline.of(baseline), last_clock_ms)
         state.last_negative = Moment.of(last_negative)
         state.runs = [None if run is None else Run.of(run) for run in runs]
-        state.recent, state.sources = recent, sources
+        state.recent, state.heard, state.blamed = recent, heard, blamed
         state.alert = None if alert is None else Alert.of(alert)
         return state
 
@@ -143,7 +145,8 @@ class KeyState:
             self.last_negative.fields(),
             [None if run is None else run.fields() for run in self.runs],
             self.recent,
-            self.sources,
+            self.heard,
+            self.blamed,
             None if self.alert is None else self.alert.fields(),
         )
 
@@ -157,27 +160,46 @@ class KeyState:
         runs = [run for run in self.runs if run is not None]
         return runs if self.alert is None else [*runs, self.alert.run]
 
-    def cited(self) -> set[str]:
-        """Ids of the clusters that this key's next revision may show."""
-        ids = {cluster_id for _, cluster_id in self.recent}
+    def counts_from(self) -> int:
+        """Where in the merge the first of the runs began that count clusters now; ``NO_RUN`` where none does."""
+        first_seq = NO_RUN if self.alert is None else self.alert.run.first_seq
+        for run in self.runs:
+            if run is not None and run.first_seq < first_seq:
+                first_seq = run.first_seq
+        return first_seq
+
+    def cited(self) -> set[int]:
+        """The clusters that this key's next revision may show, by their places in the merge."""
+        seqs = set(self.recent)
         for run in self.runs:
             if run is not None:
-                ids.add(run.first_id)
+                seqs.add(run.first_seq)
         if self.alert is not None:
-            ids.update(self.alert.evidence)
-        return ids
+            seqs.update(self.alert.evidence)
+        return seqs
 
     def has_run_from(self, seq: int) -> bool:
         """Whether an open run began with this cluster."""
-        return any([run is not None and run.first_seq == seq for run in self.runs])  # noqa: C419 (a list is faster)
+        for run in self.runs:  # noqa: SIM110 (any() is slower)
+            if run is not None and run.first_seq == seq:
+                return True
+        return False
 
     def is_idle(self) -> bool:
         """Whether nothing is under way: no run is open, no alert fires."""
-        return self.alert is None and not any([run is not None for run in self.runs])  # noqa: C419 (a list is faster)
+        return self.alert is None and self.oldest_run() is None
+
+    def oldest_run(self) -> Run | None:
+        """The open run that began first."""
+        oldest: Run | None = None
+        for run in self.runs:
+            if run is not None and (oldest is None or run.first_seq < oldest.first_seq):
+                oldest = run
+        return oldest
 
     def sources_since(self, seq: int) -> int:
         """Distinct sources of negative clusters from ``seq`` on, up to ``MAX_SOURCES``."""
-        return sum(last_negative >= seq for _, last_negative in self.sources.values())
+        return sum(last >= seq for last in self.blamed.values())
 
 
 read_key: Final[json.Decoder[KeyFields]] = json.Decoder(KeyFields)
@@ -201,30 +223,32 @@ def count_cluster(state: KeyState, source: str, hit_seq: int | None, now: Moment
     ``hit_seq`` is its place in the merge where it is negative, else None.
     """
     state.last_clock_ms = now.clock_ms
-    first_seq = NO_RUN
     for run in state.runs:
         if run is not None:
             run.clusters += 1
-            first_seq = min(first_seq, run.first_seq)
-    alert = state.alert
+    alert, heard = state.alert, state.heard
     if alert is not None:
         alert.run.clusters += 1
-        first_seq = min(first_seq, alert.run.first_seq)
-    sources = state.sources
-    before = sources.pop(source, NEVER_HEARD)
-    sources[source] = (now.exposure_ms // HOUR_MS, before[1] if hit_seq is None else hit_seq)
-    if len(sources) > MAX_SOURCES:
-        del sources[_least_needed(sources, first_seq)]
+    if source in heard:
+        del heard[source]  # to be the last
+    heard[source] = now.exposure_ms // HOUR_MS
+    if hit_seq is not None:
+        state.blamed[source] = hit_seq
+    if len(heard) > MAX_SOURCES:
+        unneeded = _least_needed(state)
+        del heard[unneeded]
+        state.blamed.pop(unneeded, None)
     if alert is None or alert.fired is None:
         state.baseline.add(now.exposure_ms, hit_seq is not None, rules)
 
 
-def _least_needed(sources: Mapping[str, tuple[int, int]], first_seq: int) -> str:
-    """The source heard longest ago of those that say nothing of the runs, which began at ``first_seq``, else of all."""
-    for source, heard in sources.items():
-        if heard[1] < first_seq:
+def _least_needed(state: KeyState) -> str:
+    """The source heard longest ago of those that say nothing of the runs, else of all."""
+    first_seq = state.counts_from()
+    for source in state.heard:
+        if state.blamed.get(source, -1) < first_seq:
             return source
-    return next(iter(sources))
+    return next(iter(state.heard))
 
 
 def count_copy(state: KeyState, cluster: Cluster) -> None:
@@ -233,25 +257,24 @@ def count_copy(state: KeyState, cluster: Cluster) -> None:
         run.copies += cluster.seq >= run.first_seq
 
 
-def join(state: KeyState, cluster: Cluster, now: Moment, find_level: Callable[[], Level]) -> None:
+def join(state: KeyState, seq: int, now: Moment, level: Level) -> None:
     """A negative cluster joins the runs, and the alert."""
-    add_negative(state.runs, cluster.id, cluster.seq, now, find_level)
+    add_negative(state.runs, seq, now, level)
     state.last_negative = now
     if state.firing is None:
-        state.recent = [*_of_open_runs(state), (cluster.seq, cluster.id)][1 - MAX_EVIDENCE :]
+        state.recent = [*_of_open_runs(state), seq][1 - MAX_EVIDENCE :]
     if state.alert is not None:
         state.alert.run.negatives += 1
         first, *latest = state.alert.evidence
-        state.alert.evidence = [first, *[*latest, cluster.id][1 - MAX_EVIDENCE :]]
+        state.alert.evidence = [first, *[*latest, seq][1 - MAX_EVIDENCE :]]
 
 
-def _of_open_runs(state: KeyState) -> list[tuple[int, str]]:
-    first_seq = NO_RUN
-    for run in state.runs:
-        if run is not None:
-            first_seq = min(first_seq, run.first_seq)
-    recent = state.recent
-    return recent if recent and recent[0][0] >= first_seq else [entry for entry in recent if entry[0] >= first_seq]
+def _of_open_runs(state: KeyState) -> list[int]:
+    oldest, recent = state.oldest_run(), state.recent
+    if oldest is None:
+        return []
+    first_seq = oldest.first_seq
+    return recent if recent and recent[0] >= first_seq else [seq for seq in recent if seq >= first_seq]
 
 
 def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: Rules, now: Moment) -> Run | None:
@@ -264,7 +287,7 @@ def proven(state: KeyState, key_type: KeyType, readings: list[Reading], rules: R
     if not readings or readings[0].ratio < 1:
         return None
     oldest_hour = (now.exposure_ms - rules.active_days * DAY_MS) / HOUR_MS
-    active = sum(hour >= oldest_hour for hour, _ in state.sources.values())
+    active = sum(hour >= oldest_hour for hour in state.heard.values())
     needed = rules.min_sources if key_type is not KeyType.source and active >= rules.active_sources else 1
     for reading in readings:
         run = reading.run
@@ -338,8 +361,8 @@ def inhibits(topic: str, its: Sequence[Cluster], entity: str, theirs: Sequence[C
     return 2 * shared >= len(theirs) and 2 * its_own <= len(its)
 
 
-def _evidence_of(state: KeyState, run: Run) -> list[str]:
-    return [run.first_id, *(cluster_id for seq, cluster_id in state.recent if seq > run.first_seq)]
+def _evidence_of(state: KeyState, run: Run) -> list[int]:
+    return [run.first_seq, *[seq for seq in state.recent if seq > run.first_seq]]
 
 
 class Resolution(NamedTuple):
@@ -402,20 +425,7 @@ def resolve(state: KeyState, alert: Alert, reason: ResolveReason, prior: Prior, 
     state.recent = []
 
 
-def close_old_runs(state: KeyState, rules: Rules, now: Moment) -> None:
-    """Close the runs that have reached the age limit."""
-    oldest_ms = now.clock_ms - _max_run_ms(rules)
+def close_old_runs(state: KeyState, oldest_ms: int) -> None:
+    """Close the runs that began at this clock or before."""
     state.runs = [run if run is not None and run.first.clock_ms > oldest_ms else None for run in state.runs]
     state.recent = _of_open_runs(state)
-
-
-def _max_run_ms(rules: Rules) -> int:
-    return round(rules.max_run_days * DAY_MS)
-
-
-def due_ms(state: KeyState, bank: Bank, rules: Rules, exposure: Exposure) -> int | None:
-    """The clock at which time alone changes this key: an alert ends, a run is too old. None where it is idle."""
-    if state.alert is not None:
-        return resolution(state, state.alert, bank, rules, exposure).clock_ms
-    oldest = min([run.first.clock_ms for run in state.runs if run is not None], default=None)
-    return None if oldest is None else oldest + _max_run_ms(rules)

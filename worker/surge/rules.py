@@ -10,7 +10,7 @@ from schemas.events import KeyType
 from worker.surge.exposure import FLAT, Profile
 from worker.surge.keys import NEGATIVE, Target, Watchlist
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Raised whenever the same data and numbers would give other alerts."""
 
 

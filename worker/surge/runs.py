@@ -4,16 +4,14 @@ A run starts at its first negative cluster and keeps the baseline of that moment
 ratio of data that the baseline has not seen. A clock is epoch milliseconds, exposure is milliseconds of ``Exposure``.
 """
 
-from collections.abc import Callable
 from math import floor
 from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
-from schemas.events import KeyType
 from worker.surge.baseline import DAY_MS
 from worker.surge.exposure import Moment, MomentFields
-from worker.surge.keys import Key
+from worker.surge.keys import WATCHLIST, Key
 from worker.surge.rules import Rules
 from worker.surge.statistics import (
     RATES,
@@ -33,7 +31,7 @@ falls into it is found late. In fewer clusters W is small in a surge too."""
 
 
 LevelFields = tuple[float, float, float]
-RunFields = tuple[str, int, MomentFields, LevelFields, int, int, int]
+RunFields = tuple[int, MomentFields, LevelFields, int, int, int]
 
 
 @mypyc_attr(acyclic=True)
@@ -56,10 +54,9 @@ class Level:
 class Run:
     """A run from its first negative cluster on; counts are of clusters, that one included."""
 
-    __slots__ = ("clusters", "copies", "first", "first_id", "first_seq", "level", "negatives")
+    __slots__ = ("clusters", "copies", "first", "first_seq", "level", "negatives")
 
-    def __init__(self, first_id: str, first_seq: int, first: Moment, level: Level) -> None:
-        self.first_id: Final = first_id
+    def __init__(self, first_seq: int, first: Moment, level: Level) -> None:
         self.first_seq: Final = first_seq
         self.first: Final = first
         self.level: Final = level
@@ -70,19 +67,19 @@ class Run:
     @staticmethod
     def of(fields: RunFields) -> "Run":
         """The one that was written so."""
-        first_id, first_seq, first, (a, b, share), negatives, clusters, copies = fields
-        run = Run(first_id, first_seq, Moment.of(first), Level(a, b, share))
+        first_seq, first, (a, b, share), negatives, clusters, copies = fields
+        run = Run(first_seq, Moment.of(first), Level(a, b, share))
         run.negatives, run.clusters, run.copies = negatives, clusters, copies
         return run
 
     def fields(self) -> RunFields:
         """What is written of it."""
         first, level = self.first.fields(), self.level.fields()
-        return self.first_id, self.first_seq, first, level, self.negatives, self.clusters, self.copies
+        return self.first_seq, first, level, self.negatives, self.clusters, self.copies
 
     def copy(self) -> "Run":
         """One that counts on by itself."""
-        run = Run(self.first_id, self.first_seq, self.first, self.level)
+        run = Run(self.first_seq, self.first, self.level)
         run.negatives, run.clusters, run.copies = self.negatives, self.clusters, self.copies
         return run
 
@@ -149,7 +146,7 @@ class Banks:
 
     def of(self, key: Key) -> Bank:
         """The bank of a key."""
-        return self._own.get(key.name, self._common) if key.type is KeyType.watchlist else self._common
+        return self._own.get(key.name, self._common) if key.type is WATCHLIST else self._common
 
 
 def readings(runs: Runs, bank: Bank, exposure_ms: int) -> list[Reading]:
@@ -171,26 +168,22 @@ def has_crossed(runs: Runs, bank: Bank, exposure_ms: int) -> bool:
     return False
 
 
-def add_negative(runs: Runs, cluster_id: str, seq: int, now: Moment, find_level: Callable[[], Level]) -> None:
+def add_negative(runs: Runs, seq: int, now: Moment, level: Level) -> None:
     """Add a negative cluster to every chart; a run that has come to nothing starts again with it.
 
     That is one whose W is not positive, or small although it is long and its level outdated.
 
     Args:
         runs: Those of a key; changed in place.
-        cluster_id: Of the cluster.
-        seq: Its place in the merge.
+        seq: The cluster's place in the merge.
         now: Its moment.
-        find_level: What is normal now; asked only where it may matter.
+        level: What is normal now.
     """
-    level: Level | None = None
     for index, rate in enumerate(RATES):
         run = runs[index]
         statistic = 0.0 if run is None else run.statistic(now.exposure_ms, rate)
-        if run is None or statistic < SMALL_STATISTIC:
-            level = find_level() if level is None else level
-            if run is None or statistic <= 0 or _is_outdated(run, level):
-                run = runs[index] = Run(cluster_id, seq, now, level)
+        if run is None or statistic <= 0 or (statistic < SMALL_STATISTIC and _is_outdated(run, level)):
+            run = runs[index] = Run(seq, now, level)
         run.negatives += 1
 
 

@@ -6,14 +6,14 @@ to no key, and what an event does to it, is the same in every shard, so nothing 
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from schemas.events import AlertEvent, AlertRef, ItemStatus, KeyType, ResolveReason, StackRef
 from worker.labelled import News
 from worker.surge.baseline import DAY_MS, HOUR_MS, Baseline
 from worker.surge.copies import Cluster, Window, first_mention, fold_key, read_cluster
 from worker.surge.exposure import Exposures, Moment
-from worker.surge.keys import OF_THE_MARKET, Count, Key, Mentions, Target, count_on
+from worker.surge.keys import ENTITY, MARKET, OF_THE_MARKET, TOPIC, Key, Mentions, Target, count_on
 from worker.surge.learning import Learning
 from worker.surge.lifecycle import (
     Alert,
@@ -22,7 +22,6 @@ from worker.surge.lifecycle import (
     close_old_runs,
     count_cluster,
     count_copy,
-    due_ms,
     fire,
     inhibits,
     is_spent,
@@ -38,14 +37,17 @@ from worker.surge.ownership import WHOLE, Ownership
 from worker.surge.revision import Context, Findings, alert_id, clock_of, revision_of
 from worker.surge.rules import Rules
 from worker.surge.runs import Banks, Level, has_crossed, readings
-from worker.surge.similar import read_signature
-from worker.surge.store import Keys
+from worker.surge.similar import NO_SIGNATURE, read_signature
+from worker.surge.store import Entry, Keys
 from worker.surge.timers import Timers
 from worker.surge.trends import Trends
 from worker.surge.versions import CLUSTER_PREFIX, KEY_PREFIX, STATE, Versions
 
-SWEPT_KEYS = 1_000
+SWEPT_KEYS: Final = 1_000
 """Looked at in one step, so that no step takes long."""
+
+_USABLE: Final = ItemStatus.usable
+_WITHDRAWN: Final = ItemStatus.withdrawn
 
 
 class Shard:
@@ -70,17 +72,17 @@ class Shard:
         self._banks = Banks(rules)
         self._priors = {key_type: rules.priors.of(key_type) for key_type in KeyType}
         self._mentions = Mentions(rules.watchlists)
+        self._max_run_ms = round(rules.max_run_days * DAY_MS)
         self._window_ms = round(rules.copy_window_hours * HOUR_MS)
         self._seq = 0
-        self._clusters: dict[str, Cluster] = {}
-        self._holders: dict[str, int] = {}
+        self._clusters: dict[int, Cluster] = {}
+        self._holders: dict[int, int] = {}
         self._by_item: dict[str, list[Cluster]] = {}
         self._firing: dict[str, None] = {}
         self._waiting: dict[str, None] = {}
         self._window = Window(rules.copy_likeness, rules.max_window_stories)
         self._timers = Timers()
-        self._changed_keys: dict[str, None] = {}
-        self._changed_clusters: dict[str, None] = {}
+        self._changed_clusters: dict[int, None] = {}
 
     def restore(self, totals: list[Any], records: Iterable[tuple[str, bytes]]) -> None:
         """Take the state over from ``totals()``, and from the newest record of each name."""
@@ -88,20 +90,17 @@ class Shard:
         self.exposures.restore(exposure_ms, last_clock_ms, *others)
         known = None if stack is None else StackRef(name=stack[0], digest=stack[1])
         self.learning = Learning(self.learning.needed_ms, known, epoch, since_ms, heard_ms, self._primed)
-        active: dict[str, KeyState] = {}
         for name, value in records:
             if name.startswith(KEY_PREFIX):
-                state = self.keys.restore(name.removeprefix(KEY_PREFIX), value)
-                if state is not None:
-                    active[name.removeprefix(KEY_PREFIX)] = state
+                entry = self.keys.restore(name.removeprefix(KEY_PREFIX), value)
+                if entry is not None:
+                    self._schedule(entry)
+                    self._hold(entry.state.cited())
+                    if entry.state.firing is not None:
+                        self._firing[entry.name] = None
             elif name.startswith(CLUSTER_PREFIX):
                 cluster = Cluster.of(self._versions.open(name, value, read_cluster))
-                self._clusters[cluster.id] = cluster
-        for name, state in active.items():
-            self._schedule(name, Key.parse(name), state)
-            self._hold(state.cited())
-            if state.firing is not None:
-                self._firing[name] = None
+                self._clusters[cluster.seq] = cluster
         for cluster in sorted(self._clusters.values(), key=lambda cluster: cluster.seq):
             if cluster.takes_copies:
                 self._window.add(cluster)
@@ -124,21 +123,17 @@ class Shard:
 
     def take_changes(self) -> list[tuple[bytes, bytes | None]]:
         """One record for each name changed since the last call, None where it is gone."""
-        changes = [((KEY_PREFIX + name).encode(), self.keys.seal(name)) for name in self._changed_keys]
-        changes += [((CLUSTER_PREFIX + name).encode(), self._seal_cluster(name)) for name in self._changed_clusters]
-        self._changed_keys.clear()
+        changes = self.keys.seal_changes()
+        for seq in self._changed_clusters:
+            name, cluster = f"{CLUSTER_PREFIX}{seq}", self._clusters.get(seq)
+            changes.append((name.encode(), None if cluster is None else self._versions.seal(name, cluster.fields())))
         self._changed_clusters.clear()
-        self.keys.cool()
         return changes
-
-    def _seal_cluster(self, cluster_id: str) -> bytes | None:
-        cluster = self._clusters.get(cluster_id)
-        return None if cluster is None else self._versions.seal(CLUSTER_PREFIX + cluster_id, cluster.fields())
 
     @property
     def changed(self) -> bool:
         """Whether ``take_changes`` would give anything."""
-        return bool(self._changed_keys or self._changed_clusters)
+        return bool(self.keys.changed or self._changed_clusters)
 
     def apply(self, event: News, clock_ms: int, emitted_at: datetime) -> list[AlertEvent]:
         """Count an event; the revisions that come of it."""
@@ -150,14 +145,17 @@ class Shard:
         revisions: list[AlertEvent] = []
         revised: Collection[str] | None = ()
         status, similarity_key, source = event.status, event.similarity_key, event.source
-        if status is not ItemStatus.usable:
+        if status is not _USABLE:
             revisions, revised = self._revise_told(event, emitted_at)
-        if revised is None or event.abstained or status is ItemStatus.withdrawn:
+        if revised is None or event.abstained or status is _WITHDRAWN:
             return revisions
-        fold, signature = fold_key(event.title, similarity_key), read_signature(similarity_key)
         mentions = self._mentions.of(event)
-        entities = tuple([mention.name for mention in mentions if mention.type is KeyType.entity])
-        known = self._window.find(fold, signature, entities)
+        entities = tuple([mention.name for mention in mentions if mention.type is ENTITY])
+        fold, signature = fold_key(event.title, similarity_key), NO_SIGNATURE
+        known = self._window.same(fold)
+        if known is None:
+            signature = read_signature(similarity_key)
+            known = self._window.alike(signature, entities)
         if self._trends is not None:
             self._trends.count(mentions, event, clock_ms, copy=known is not None)
         if known is not None:
@@ -174,11 +172,11 @@ class Shard:
         learning = self.learning.at(self.exposures.flat.total_ms)
         for count in counts:
             now = self.exposures.of(count.mention.type).now
-            state = self._state_of(count.state, now)
-            count_cluster(state, source, cluster.seq if count.hit else None, now, self.rules)
-            self._changed_keys[count.state] = None
-            if count.hit and (state.alert is not None or not learning):
-                revisions += self._add_negative(count, state, cluster, now, emitted_at)
+            entry = self._meet(count.state, now)
+            count_cluster(entry.state, source, cluster.seq if count.hit else None, now, self.rules)
+            self.keys.mark(entry)
+            if count.hit and (entry.state.alert is not None or not learning):
+                revisions += self._add_negative(entry, cluster.seq, now, emitted_at)
         return revisions
 
     def _note_item(self, cluster: Cluster) -> None:
@@ -212,7 +210,7 @@ class Shard:
         Returns:
             The revisions, and the names of the keys that knew of the stories.
         """
-        whole = event.status is ItemStatus.withdrawn
+        whole = event.status is _WITHDRAWN
         counts = () if whole or event.abstained else count_on(event, self._mentions.of(event), self.rules.targets)
         still = {count.state for count in counts if count.hit}
         stories_of: dict[str, list[Cluster]] = {}
@@ -222,98 +220,110 @@ class Shard:
             for name in self._concerned(cluster):
                 stories_of.setdefault(name, []).append(cluster)
             cluster.keys = tuple([name for name in cluster.keys if name in still or not cluster.takes_copies])
-            self._changed_clusters[cluster.id] = None
+            self._changed_clusters[cluster.seq] = None
         revisions: list[AlertEvent] = []
         for name, stories in stories_of.items():
-            key, state, lost = Key.parse(name), self.keys.get(name), name not in still
-            assert state is not None
+            entry, lost = self.keys.get(name), name not in still
+            assert entry is not None
             for cluster in stories if lost else ():
-                take_back(state, cluster, whole=whole)
+                take_back(entry.state, cluster, whole=whole)
                 cluster.keys = tuple([each for each in cluster.keys if each != name])
-            context = self._context(self.exposures.of(key.type).now, emitted_at)
-            revisions += self._revise_for(key, state, stories, context, lost=lost)
+            context = self._context(self.exposures.of(entry.key.type).now, emitted_at)
+            revisions += self._revise_for(entry, stories, context, lost=lost)
         return revisions, stories_of.keys()
 
     def _concerned(self, cluster: Cluster) -> Iterator[str]:
         """The keys that a story is to be revised on: once its copies are not known any more, those that cite it."""
         for name in cluster.keys:
-            state = self.keys.get(name)
-            if state is not None and (cluster.takes_copies or cluster.id in state.cited()):
+            entry = self.keys.get(name)
+            if entry is not None and (cluster.takes_copies or cluster.seq in entry.state.cited()):
                 yield name
 
     def _revise_for(
-        self, key: Key, state: KeyState, stories: Sequence[Cluster], context: Context, *, lost: bool
+        self, entry: Entry, stories: Sequence[Cluster], context: Context, *, lost: bool
     ) -> Iterator[AlertEvent]:
         """What becomes of a key's alert when some of its stories were corrected or ``lost``."""
-        self._changed_keys[str(key)] = None
-        alert = state.alert
-        if alert is None or not (lost or any(cluster.id in alert.evidence for cluster in stories)):
+        self.keys.mark(entry)
+        alert = entry.state.alert
+        if alert is None or not (lost or any(cluster.seq in alert.evidence for cluster in stories)):
             return
-        if lost and is_spent(state, alert, self._banks.of(key), self.rules, context.now):
-            yield self._end(key, state, ResolveReason.withdrawn, context)
+        if lost and is_spent(entry.state, alert, self._banks.of(entry.key), self.rules, context.now):
+            yield self._end(entry, alert, ResolveReason.withdrawn, context)
             return
-        self._schedule(str(key), key, state)
-        yield self._revise(key, state, alert, context)
+        self._schedule(entry)
+        yield self._revise(entry, alert, context)
 
     def _add_copy(self, cluster: Cluster) -> None:
+        if cluster.story is None:
+            return  # nobody is ever told how often
         cluster.copies += 1
-        self._changed_clusters[cluster.id] = None
+        self._changed_clusters[cluster.seq] = None
         for name in cluster.keys:
-            state = self.keys.get(name)
-            if state is not None:
-                count_copy(state, cluster)
-                self._changed_keys[name] = None
+            entry = self.keys.get(name)
+            if entry is not None:
+                count_copy(entry.state, cluster)
+                self.keys.mark(entry)
 
     def _open_cluster(self, cluster: Cluster, event: News, hits: tuple[str, ...]) -> None:
         if hits:
             cluster.keys = hits
             cluster.story = first_mention(event, clock_of(event.received_at))
             self._note_item(cluster)
-        self._clusters[cluster.id] = cluster
-        self._changed_clusters[cluster.id] = None
+        self._clusters[cluster.seq] = cluster
+        self._changed_clusters[cluster.seq] = None
         crowded_out = self._window.add(cluster)
         if crowded_out is not None:
             self._leave_window(crowded_out)
 
-    def _schedule(self, name: str, key: Key, state: KeyState) -> None:
+    def _schedule(self, entry: Entry) -> None:
         """Wake the key when it is due; a cluster that is not negative only ever puts that off."""
-        due_ms = self._due_ms(key, state)
-        if due_ms is not None and state.alert is not None:
-            due_ms = min(due_ms, self.exposures.of(key.type).still_from_ms)
+        due_ms = self._due_ms(entry)
+        if due_ms is not None and entry.state.alert is not None:
+            due_ms = min(due_ms, self.exposures.of(entry.key.type).still_from_ms)
         if due_ms is not None:
-            self._timers.schedule(name, due_ms)
+            self._timers.schedule(entry.name, due_ms)
 
-    def _due_ms(self, key: Key, state: KeyState) -> int | None:
-        return due_ms(state, self._banks.of(key), self.rules, self.exposures.of(key.type))
+    def _due_ms(self, entry: Entry) -> int | None:
+        """The clock at which time alone changes this key: an alert ends, a run is too old. None where it is idle."""
+        alert, oldest = entry.state.alert, entry.state.oldest_run()
+        if alert is not None:
+            return self._end_of(entry, alert).clock_ms
+        return None if oldest is None else oldest.first.clock_ms + self._max_run_ms
 
-    def _end_of(self, key: Key, state: KeyState, alert: Alert) -> Resolution:
-        return resolution(state, alert, self._banks.of(key), self.rules, self.exposures.of(key.type))
+    def _end_of(self, entry: Entry, alert: Alert) -> Resolution:
+        key = entry.key
+        return resolution(entry.state, alert, self._banks.of(key), self.rules, self.exposures.of(key.type))
 
-    def _put_off(self, name: str, key: Key, state: KeyState, clock_ms: int) -> None:
+    def _put_off(self, entry: Entry, clock_ms: int) -> None:
         """It is not due yet. Where exposure stands still, only an item can bring the end of an alert nearer."""
-        if state.alert is not None and clock_ms >= self.exposures.of(key.type).still_from_ms:
-            self._waiting[name] = None
-            self._timers.schedule(name, self._end_of(key, state, state.alert).clock_ms)
+        alert = entry.state.alert
+        if alert is not None and clock_ms >= self.exposures.of(entry.key.type).still_from_ms:
+            self._waiting[entry.name] = None
+            self._timers.schedule(entry.name, self._end_of(entry, alert).clock_ms)
         else:
-            self._schedule(name, key, state)
+            self._schedule(entry)
 
     def _go_on(self) -> None:
         """An item came: exposure goes on."""
         for name in self._waiting:
-            state = self.keys.get(name)
-            if state is not None:
-                self._schedule(name, Key.parse(name), state)
+            entry = self.keys.get(name)
+            if entry is not None:
+                self._schedule(entry)
         self._waiting.clear()
 
-    def _state_of(self, name: str, now: Moment) -> KeyState:
-        """The state of a key; a new one where it is unknown, or known from an earlier stack and not firing."""
-        state, epoch = self.keys.meet(name, now.clock_ms), self.learning.epoch
-        if state is None or (state.epoch != epoch and state.alert is None):
-            cited, sources = (set(), {}) if state is None else (state.cited(), state.sources)
-            state = self.keys[name] = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
-            state.sources = sources
-            self._release(cited)
-        return state
+    def _meet(self, name: str, now: Moment) -> Entry:
+        """A key; in a new state where it is unknown or forgotten, or known from an earlier stack and not firing."""
+        entry, epoch = self.keys.get(name), self.learning.epoch
+        if entry is None:
+            return self.keys.add(name, KeyState(epoch, self._first_baseline(name, now), now.clock_ms))
+        state = entry.state
+        if self.keys.is_forgotten(entry, now.clock_ms):
+            entry.state = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
+        elif state.epoch != epoch and state.alert is None:
+            entry.state = KeyState(epoch, self._first_baseline(name, now), now.clock_ms)
+            entry.state.heard, entry.state.blamed = state.heard, state.blamed
+            self._release(state.cited())
+        return entry
 
     def _first_baseline(self, name: str, now: Moment) -> Baseline:
         primed = self.rules.primed
@@ -324,16 +334,16 @@ class Shard:
     def count_keys(self) -> tuple[int, int, int]:
         """How many keys are its own, how many of them are young, and how many fire, as of the last batch."""
         guests = [] if self._alone else [name for name in self.keys if not self._ownership.owns(name)]
-        states = [state for name in guests if (state := self.keys.get(name)) is not None]
-        young = self.keys.young - sum(state.baseline.exposure_days < self.rules.learning_days for state in states)
-        firing = self.keys.firing - sum(state.firing is not None for state in states)
+        entries = [entry for name in guests if (entry := self.keys.get(name)) is not None]
+        young = self.keys.young - sum(entry.young for entry in entries)
+        firing = self.keys.firing - sum(entry.firing for entry in entries)
         return len(self.keys) - len(guests), young, firing
 
     def baselines(self) -> dict[str, tuple[float, float, float]]:
         """What a primer would know of the keys that are known under the newest stack (see `Primed`)."""
         return {
             name: state.baseline.taken_to(self._frozen_ms(name, state), self.rules)
-            for name, state in self.keys.items()
+            for name, state in self.keys.states()
             if state.epoch == self.learning.epoch
         }
 
@@ -342,45 +352,46 @@ class Shard:
         fired = None if state.firing is None else state.firing.fired
         return self.exposures.of(Key.parse(name).type).total_ms if fired is None else fired.exposure_ms
 
-    def _add_negative(
-        self, count: Count, state: KeyState, cluster: Cluster, now: Moment, emitted_at: datetime
-    ) -> list[AlertEvent]:
-        key, before = count.key, state.cited()
-        join(state, cluster, now, lambda: self._level(key, state))
+    def _add_negative(self, entry: Entry, seq: int, now: Moment, emitted_at: datetime) -> list[AlertEvent]:
+        state = entry.state
+        before = state.cited()
+        join(state, seq, now, self._level(entry))
         if state.firing is None:
-            self._test(key, state, now)
+            self._test(entry, now)
         after = state.cited()
-        self._hold(after - before)
+        if seq in after:
+            self._hold((seq,))
         alert = state.alert
-        revisions = [] if alert is None else [self._revise(key, state, alert, self._context(now, emitted_at))]
+        revisions = [] if alert is None else [self._revise(entry, alert, self._context(now, emitted_at))]
         self._release(before - after)
-        if alert is not None or state.has_run_from(cluster.seq):  # else an earlier timer waits
-            self._schedule(count.state, key, state)
+        if alert is not None or state.has_run_from(seq):  # else an earlier timer waits
+            self._schedule(entry)
         return revisions
 
-    def _test(self, key: Key, state: KeyState, now: Moment) -> None:
+    def _test(self, entry: Entry, now: Moment) -> None:
         """Open an alert where a chart has crossed its threshold, and let it fire where the evidence is enough."""
-        bank = self._banks.of(key)
+        key, state, bank = entry.key, entry.state, self._banks.of(entry.key)
         if state.alert is None and not has_crossed(state.runs, bank, now.exposure_ms):
             return
         charts = readings(state.runs, bank, now.exposure_ms)
         run = charts[0].run
         if state.alert is None:
-            open_alert(state, alert_id(self._version, key, run.first_id), kind_of(run, key.target), run, now)
+            first_id = self._clusters[run.first_seq].id
+            open_alert(state, alert_id(self._version, key, first_id), kind_of(run, key.target), run, now)
         assert state.alert is not None
         enough = proven(state, key.type, charts, self.rules, now)
         if enough is not None:
             fire(state, state.alert, kind_of(enough, key.target), enough, now)
-            self._firing[str(key)] = None
+            self._firing[entry.name] = None
 
-    def _level(self, key: Key, state: KeyState) -> Level:
-        rules = self.rules
+    def _level(self, entry: Entry) -> Level:
+        key, baseline, rules = entry.key, entry.state.baseline, self.rules
         share = rules.share_prior_mean
-        market = None if key.type is KeyType.market else self.keys.get(key.target.of_key(OF_THE_MARKET.key))
+        market = None if key.type is MARKET.type else self.keys.get(key.target.prefix + OF_THE_MARKET.key)
         if market is not None:
-            share = market.baseline.share(share, rules.share_prior_clusters)
-        a, b = state.baseline.rate(self._priors[key.type])
-        return Level(a, b, state.baseline.share(share, rules.share_prior_clusters))
+            share = market.state.baseline.share(share, rules.share_prior_clusters)
+        a, b = baseline.rate(self._priors[key.type])
+        return Level(a, b, baseline.share(share, rules.share_prior_clusters))
 
     def fire_timer(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         """Fire the first timer below a clock: its instant and the revisions; None if there is none."""
@@ -393,49 +404,46 @@ class Shard:
         return fired
 
     def _leave_window(self, cluster: Cluster) -> None:
-        self._changed_clusters[cluster.id] = None
+        self._changed_clusters[cluster.seq] = None
         self._drop_unused(cluster)
 
     def _fire_key(self, limit_ms: int, emitted_at: datetime) -> tuple[int, list[AlertEvent]] | None:
         while (timer := self._timers.take_before(limit_ms)) is not None:
             clock_ms, name = timer
-            state = self.keys.get(name)
-            if state is None:
+            entry = self.keys.get(name)
+            if entry is None:
                 continue
-            key = Key.parse(name)
-            due_ms = self._due_ms(key, state)
+            due_ms = self._due_ms(entry)
             if due_ms is None:
                 continue
             if due_ms > clock_ms:
-                self._put_off(name, key, state, clock_ms)
+                self._put_off(entry, clock_ms)
                 continue
-            return clock_ms, self._wake(name, key, state, self._context(self._moment(key.type, clock_ms), emitted_at))
+            return clock_ms, self._wake(entry, self._context(self._moment(entry.key.type, clock_ms), emitted_at))
         return None
 
-    def _wake(self, name: str, key: Key, state: KeyState, context: Context) -> list[AlertEvent]:
-        revisions = []
-        self._changed_keys[name] = None
+    def _wake(self, entry: Entry, context: Context) -> list[AlertEvent]:
+        revisions, state = [], entry.state
+        self.keys.mark(entry)
         if state.alert is not None:
-            revisions.append(self._end(key, state, self._end_of(key, state, state.alert).reason, context))
+            revisions.append(self._end(entry, state.alert, self._end_of(entry, state.alert).reason, context))
         else:
             before = state.cited()
-            close_old_runs(state, self.rules, context.now)
+            close_old_runs(state, context.now.clock_ms - self._max_run_ms)
             self._release(before - state.cited())
-        self._schedule(name, key, state)
+        self._schedule(entry)
         return revisions
 
     def sweep(self, clock_ms: int) -> None:
         """Free some memory of keys that are forgotten, as of a clock below which no event comes; no alert tells."""
-        for name in self.keys.sweep(clock_ms, SWEPT_KEYS):
-            self._changed_keys[name] = None
+        self.keys.sweep(clock_ms, SWEPT_KEYS)
 
-    def _end(self, key: Key, state: KeyState, reason: ResolveReason, context: Context) -> AlertEvent:
-        alert, before = state.alert, state.cited()
-        assert alert is not None
-        revision = self._revise(key, state, alert, context, reason)
-        resolve(state, alert, reason, self._priors[key.type], context.now)
-        self._firing.pop(str(key), None)
-        self._release(before - state.cited())
+    def _end(self, entry: Entry, alert: Alert, reason: ResolveReason, context: Context) -> AlertEvent:
+        before = entry.state.cited()
+        revision = self._revise(entry, alert, context, reason)
+        resolve(entry.state, alert, reason, self._priors[entry.key.type], context.now)
+        self._firing.pop(entry.name, None)
+        self._release(before - entry.state.cited())
         return revision
 
     def _moment(self, key_type: KeyType, clock_ms: int) -> Moment:
@@ -447,10 +455,8 @@ class Shard:
         changed = learning.changed_within(flat_ms, self.rules.model_changed_days * DAY_MS)
         return Context(self.rules, self._version, learning.stack, learning.at(flat_ms), changed, now, emitted_at)
 
-    def _revise(
-        self, key: Key, state: KeyState, alert: Alert, context: Context, reason: ResolveReason | None = None
-    ) -> AlertEvent:
-        bank = self._banks.of(key)
+    def _revise(self, entry: Entry, alert: Alert, context: Context, reason: ResolveReason | None = None) -> AlertEvent:
+        key, state, bank = entry.key, entry.state, self._banks.of(entry.key)
         reading = readings(state.runs, bank, context.now.exposure_ms)[0]
         alert.revision += 1
         alert.height = max(alert.height, reading.ratio)
@@ -459,53 +465,51 @@ class Shard:
             budget_a_day=bank.budget_a_day,
             n_sources=state.sources_since(alert.run.first_seq),
             evidence=self._evidence_of(alert),
-            inhibited_by=self._inhibitors(key, alert),
+            inhibited_by=self._inhibitors(entry, alert),
         )
         return revision_of(key, alert, findings, context, reason)
 
     def _evidence_of(self, alert: Alert) -> list[Cluster]:
-        return [self._clusters[cluster_id] for cluster_id in alert.evidence]
+        return [self._clusters[seq] for seq in alert.evidence]
 
-    def _inhibitors(self, key: Key, alert: Alert) -> tuple[AlertRef, ...]:
+    def _inhibitors(self, entry: Entry, alert: Alert) -> tuple[AlertRef, ...]:
         """The firing alerts of topics that tell the story of this entity's alert."""
-        if key.type is not KeyType.entity:
+        if entry.key.type is not ENTITY:
             return ()
         stories = self._evidence_of(alert)
         names = {name for story in stories for name in story.keys if name in self._firing}
         return tuple(
-            _refer(topic, other)
-            for topic, other in self._alerts_of_topics(names, key.target)
-            if inhibits(str(topic), self._evidence_of(other), str(key), stories)
+            AlertRef(alert_id=other.id, key_type=topic.key.type, key=topic.key.name)
+            for topic, other in self._alerts_of_topics(names, entry.key.target)
+            if inhibits(topic.name, self._evidence_of(other), entry.name, stories)
         )
 
-    def _alerts_of_topics(self, names: Iterable[str], target: Target) -> Iterator[tuple[Key, Alert]]:
+    def _alerts_of_topics(self, names: Iterable[str], target: Target) -> Iterator[tuple[Entry, Alert]]:
         for name in sorted(names):
-            key, state = Key.parse(name), self.keys.get(name)
-            if key.type is KeyType.topic and key.target == target and state is not None and state.firing is not None:
-                yield key, state.firing
+            entry = self.keys.get(name)
+            if entry is not None and entry.key.type is TOPIC and entry.key.target == target:
+                firing = entry.state.firing
+                if firing is not None:
+                    yield entry, firing
 
-    def _hold(self, cluster_ids: Iterable[str]) -> None:
-        for cluster_id in cluster_ids:
-            self._holders[cluster_id] = self._holders.get(cluster_id, 0) + 1
+    def _hold(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            self._holders[seq] = self._holders.get(seq, 0) + 1
 
-    def _release(self, cluster_ids: Iterable[str]) -> None:
-        for cluster_id in cluster_ids:
-            self._holders[cluster_id] -= 1
-            if not self._holders[cluster_id]:
-                del self._holders[cluster_id]
-                self._drop_unused(self._clusters[cluster_id])
+    def _release(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            self._holders[seq] -= 1
+            if not self._holders[seq]:
+                del self._holders[seq]
+                self._drop_unused(self._clusters[seq])
 
     def _drop_unused(self, cluster: Cluster) -> None:
-        if cluster.id in self._holders or cluster.takes_copies:
+        if cluster.seq in self._holders or cluster.takes_copies:
             return
-        del self._clusters[cluster.id]
-        self._changed_clusters[cluster.id] = None
+        del self._clusters[cluster.seq]
+        self._changed_clusters[cluster.seq] = None
         if cluster.story is not None:
             told = self._by_item[cluster.story.item_id]
             told.remove(cluster)
             if not told:
                 del self._by_item[cluster.story.item_id]
-
-
-def _refer(key: Key, alert: Alert) -> AlertRef:
-    return AlertRef(alert_id=alert.id, key_type=key.type, key=key.name)

@@ -7,20 +7,20 @@ restored detector go on exactly.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import MsgspecError, convert, json
 
 VERSION_FIELD = "v"
 
-KEY_PREFIX = "k:"
-CLUSTER_PREFIX = "c:"
+KEY_PREFIX: Final = "k:"
+CLUSTER_PREFIX: Final = "c:"
 """How the names of keys' and of clusters' records begin."""
 
 Kind = TypeVar("Kind")
 
-_encode = json.Encoder().encode
+_encode: Final = json.Encoder().encode
+_ARRAY: Final = ord("[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Step:
     downgrade: Callable[[str, Any], Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Versions:
     """What this program reads, and which it ``writes``; without a ``step`` there is only the newest."""
 
@@ -47,17 +47,17 @@ class Versions:
         """The oldest that is read: the newest but one, if there is a step from it."""
         return self.newest - (self.step is not None)
 
-    @cached_property
-    def _heads(self) -> dict[int, bytes]:
-        """What a record that is written begins with, by the first byte of its fields."""
-        return {ord("["): b"[%d," % self.writes, ord("{"): b'{"%s":%d,' % (VERSION_FIELD.encode(), self.writes)}
+    def __post_init__(self) -> None:
+        self._array_head = b"[%d," % self.writes
+        self._object_head = b'{"%s":%d,' % (VERSION_FIELD.encode(), self.writes)
+        self._newest_head = b"[%d," % self.newest
 
     def seal(self, name: str, record: object) -> bytes:
         """A record of the version that is written; its fields are what msgspec makes an array or an object of."""
         fields = _encode(record)
         if self.step is not None and self.writes < self.newest:
             fields = _encode(self.step.downgrade(name, json.decode(fields)))
-        return self._heads[fields[0]] + fields[1:]
+        return (self._array_head if fields[0] == _ARRAY else self._object_head) + fields[1:]
 
     def open(self, name: str, value: bytes, decoder: json.Decoder[Kind]) -> Kind:
         """What a record says, as of the newest version; the decoder is of its fields.
@@ -65,7 +65,7 @@ class Versions:
         Raises:
             ValueError: it is of a version that this program does not read, or no such record.
         """
-        head = b"[%d," % self.newest
+        head = self._newest_head
         try:
             if value.startswith(head):  # so are all but the frontier, unless a fleet is rolled forward
                 return decoder.decode(b"[" + value[len(head) :])
