@@ -122,12 +122,11 @@ OF_THE_MARKET: Final = Mention(MARKET.type, MARKET.name)
 class Count:
     """An item on one of its keys for one target: how the state names that key, and whether the item is a hit there."""
 
-    __slots__ = ("hit", "mention", "state", "target")
+    __slots__ = ("hit", "mention", "state")
 
-    def __init__(self, state: str, mention: Mention, target: Target, hit: bool) -> None:
+    def __init__(self, state: str, mention: Mention, hit: bool) -> None:
         self.state: Final = state
         self.mention: Final = mention
-        self.target: Final = target
         self.hit: Final = hit
 
 
@@ -144,7 +143,7 @@ def count_on(event: News, mentions: Sequence[Mention], targets: Iterable[Target]
             hit = whole
             if mention.sentiments and of_sentiment:
                 hit = any(_holds(each, target.label) for each in mention.sentiments)
-            counts.append(Count(prefix + mention.key, mention, target, hit))
+            counts.append(Count(prefix + mention.key, mention, hit))
     return counts
 
 

@@ -116,6 +116,7 @@ class Keys:
             entry.record = self._versions.seal(name, entry.state.fields())
             sealed.append((name.encode(), entry.record))
             self._count(entry)
+            entry.changed, entry.met = False, True
         self._dropped.clear()
         self._changed.clear()
         self._cool()
@@ -125,7 +126,7 @@ class Keys:
         young, firing = self._is_young(entry.state), entry.state.firing is not None
         self.young += young - entry.young
         self.firing += firing - entry.firing
-        entry.young, entry.firing, entry.changed, entry.met = young, firing, False, True
+        entry.young, entry.firing = young, firing
 
     def _cool(self) -> None:
         """Keep those not met for long as their records, by the clock algorithm; every changed state is sealed."""
