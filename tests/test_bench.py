@@ -1,5 +1,6 @@
 # mypy: allow-untyped-calls
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -10,7 +11,18 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from bench.contest import Contender, Row, Sample, Spread, rank, run_rounds
-from bench.detection import BATCH, BEGIN, Detection, Load, Writer, measure, write_state
+from bench.detection import (
+    BATCH,
+    BEGIN,
+    Detection,
+    Load,
+    Restored,
+    Spent,
+    Writer,
+    compare_slices,
+    measure,
+    write_state,
+)
 from bench.labelling import Arrival, Watched
 from bench.labelling import summarise as summarise_labelling
 from bench.machine import look_at_machine
@@ -127,6 +139,9 @@ def test_agreement_is_the_largest_difference_and_the_labels_that_differ() -> Non
     assert agreement.labels_that_differ == 1
 
 
+KNOWN = Restored(keys=99_995, idle_key_bytes=321.4, seconds=1.26, facts_ms=0.04, compiled=True)
+
+
 def render(*tables: Table) -> list[list[str]]:
     console = Console(width=120, file=StringIO(), record=True)
     for table in tables:
@@ -139,14 +154,14 @@ def test_tables_and_json_show_every_contender() -> None:
     outcome = Outcome("One", 96, rows, Agreement(2e-7, 0), Agreement(4.8e-3, 1))
     costs = [summarise_transactions(name, [Sample(640, 0.2, 0.064)]) for name in ("exactly_once", "at_least_once")]
     moved = [Throughput(6, 2, "exactly_once", Spread(8123.4, 7000, 9000), 0.876, 99.5, 1.012)]
-    found = [Detection(99_995, Spread(12345.6, 12000, 13000), 15.01, 30.02, 2.03, 321.4, 1.26, 0.04, compiled=True)]
+    found = [Detection(KNOWN, Spread(12345.6, 12000, 13000), 0.956, 15.01, 30.02, 2.03)]
     shown = render(render_outcome(outcome), render_costs(costs), render_throughputs(moved), render_detections(found))
     assert ["ours", "384", "384", "-", "384", "4.00", "5.00"] in shown
     assert ["64", "exactly", "once", "20.0", "20.0", "-", "20.0", "3,200", "100"] in shown
     assert "1 of 96 sentiment labels" in outcome.remark
     assert "+317%" in compare_costs(rows[0], rows[1])
     assert ["6", "2", "exactly", "once", "8,123", "7,000", "-", "9,000", "0.88", "100", "1.01"] in shown
-    assert ["99,995", "12,346", "12,000", "-", "13,000", "15.0", "30.0", "2.0", "321", "1.3", "0.0"] in shown
+    assert ["99,995", "12,346", "12,000", "-", "13,000", "0.96", "15.0", "30.0", "2.0", "321", "1.3"] in shown
     report = Report(look_at_machine(), "texts", [outcome], costs, moved, found)
     assert json.loads(json.dumps(report.to_json()))["outcomes"][0]["rows"][1]["ratio"] == 4
 
@@ -162,13 +177,22 @@ def test_the_detectors_stream_is_the_same_each_time_with_its_share_of_negatives_
 
 
 def test_the_detector_is_measured_with_every_key_of_the_state(tmp_path: Path) -> None:
-    load = Load(items_a_day=2 * BATCH, items=BATCH, rounds=2)
+    load = Load(items_a_day=BATCH, slices=2)
     write_state(1000, tmp_path / "state", load)
-    found = measure(1000, tmp_path / "state", load)
-    assert 1000 < found.keys < 1300
-    parts_us = found.decode_us + found.step_us + found.rest_us
-    assert 0.5 < parts_us * found.events_per_second.median / 1e6 < 2
-    assert found.restore_seconds > 0
+    restored, slices = measure(1000, tmp_path / "state", load)
+    assert 1000 < restored.keys < 1300
+    assert restored.seconds > 0
+    started = time.process_time()
+    first, second = slices
+    assert 0.5 < (first.total + second.total) / (time.process_time() - started) <= 1
+
+
+def test_a_detector_is_compared_with_the_first_round_by_round() -> None:
+    rounds = [[Spent(0.01, 0.08, 0.01), Spent(0.02, 0.16, 0.02)], [Spent(0.02, 0.16, 0.02), Spent(0.03, 0.2, 0.02)]]
+    few, many = compare_slices([KNOWN, KNOWN], rounds)
+    assert (few.ratio, many.ratio) == (1, pytest.approx(0.65))
+    assert (few.events_per_second.low, few.events_per_second.high) == (pytest.approx(50_000), pytest.approx(100_000))
+    assert few.decode_us == pytest.approx(1.5)
 
 
 def test_throughput_is_that_of_the_units_after_the_first_beside_at_least_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from worker.log import configure_logging
 
 from .checkpoints import write_bundle, write_classifier
 from .contest import Contender, Sample, rank, run_rounds
-from .detection import SYMBOLS, measure_detector
+from .detection import SYMBOLS, Load, measure_detector
 from .labelling import labeller_settings, measure_labeller
 from .machine import Machine, look_at_machine
 from .report import (
@@ -83,7 +83,7 @@ def main(
     machine = look_at_machine()
     say(machine.sentence)
     if detector:
-        report = report_detector(machine, SYMBOLS[:1] if quick else SYMBOLS)
+        report = report_detector(machine, *((SYMBOLS[:1], Load(slices=5)) if quick else (SYMBOLS, Load())))
     else:
         report = report_all(machine, load_bundle(bundle), plan, edge_only)
     show(report)
@@ -91,11 +91,11 @@ def main(
         json_file.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def report_detector(machine: Machine, symbols: Sequence[int]) -> Report:
+def report_detector(machine: Machine, symbols: Sequence[int], load: Load) -> Report:
     """What the detector alone does."""
     say("the detector, with more and more keys")
     with tempfile.TemporaryDirectory(prefix="stacknorm-bench-") as name:
-        detections = measure_detector(symbols, Path(name), say)
+        detections = measure_detector(symbols, load, Path(name), say)
     return Report(machine, "a seeded stream of labelled events", [], [], [], detections)
 
 

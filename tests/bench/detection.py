@@ -1,7 +1,7 @@
 """The detector alone on one core, by the number of keys it knows: labelled events a second, bytes a key, its restore.
 
-Each number of keys is measured in a process of its own: `python -m tests.bench.detection KEYS STATE`, once the same
-with `--write` has made the state.
+Each number of keys has a process of its own, `python -m tests.bench.detection KEYS SLICES STATE`, once the same with
+`--write` has made the state. They take turns, a slice of the stream each, for what disturbs the machine hits all alike.
 """
 
 import gc
@@ -10,11 +10,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import orjson
@@ -30,6 +32,7 @@ from worker.surge.rules import Rules
 from .contest import Say, Spread
 
 SYMBOLS = (10_000, 100_000, 1_000_000)
+SLICE = 5 * BATCH
 PARTITIONS = 6
 SEED = 1
 NEGATIVE_SHARE = 0.27
@@ -64,32 +67,40 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much of the stream is timed, after a day of it that fills the window of copies.
+    """How much of the stream is timed, in slices, after a day of it that fills the window of copies.
 
     25,000 items a day have some 20,000 key-attributed negative stories, for which the rules are made.
     """
 
     items_a_day: int = 25_000
-    items: int = 20_000
-    rounds: int = 3
+    slices: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the detector knew when it was restored, and what that took."""
+
+    keys: int
+    idle_key_bytes: float
+    seconds: float
+    facts_ms: float
+    compiled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
     """What was measured at a number of keys. Microseconds are of the processor and for one labelled event.
 
-    ``rest`` is the merge's buffer and the encoding of alerts; changelog records are encoded within ``step``.
+    ``rest`` is the merge's buffer and the encoding of alerts; changelog records are encoded within ``step``. ``ratio``
+    is the rate over that at the fewest keys, the median of the rounds'.
     """
 
-    keys: int
+    restored: Restored
     events_per_second: Spread
+    ratio: float
     decode_us: float
     step_us: float
     rest_us: float
-    idle_key_bytes: float
-    restore_seconds: float
-    facts_ms: float
-    compiled: bool
 
 
 class Writer:
@@ -212,7 +223,7 @@ def _zipf(count: int) -> list[float]:
 
 @dataclass(slots=True)
 class Spent:
-    """Processor seconds on each part of the work."""
+    """Processor seconds on each part of the work of a slice."""
 
     decode: float = 0.0
     step: float = 0.0
@@ -276,8 +287,8 @@ def write_state(symbols: int, file: Path, load: Load) -> None:
                 opened.write(orjson.dumps((name.decode(), value.decode())) + b"\n")
 
 
-def _units(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    return (records[start : start + BATCH] for start in range(0, len(records), BATCH))
+def _cut(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    return (records[start : start + size] for start in range(0, len(records), size))
 
 
 def _read_state(file: Path) -> Iterator[tuple[bytes, bytes]]:
@@ -287,8 +298,8 @@ def _read_state(file: Path) -> Iterator[tuple[bytes, bytes]]:
             yield name.encode(), value.encode()
 
 
-def measure(symbols: int, file: Path, load: Load) -> Detection:
-    """Restore the state that knows so many symbols, then feed it the stream."""
+def measure(symbols: int, file: Path, load: Load) -> tuple[Restored, Iterator[Spent]]:
+    """Restore the state that knows so many symbols and let a day go by; the slices are timed as they are asked for."""
     gc.collect()
     before_bytes = _resident_bytes()
     started = time.perf_counter()
@@ -300,38 +311,21 @@ def measure(symbols: int, file: Path, load: Load) -> Detection:
     reading = Reading(detector)
     writer = Writer(symbols, load.items_a_day)
     writer.go_on(detector)
-    records = writer.stream(BEGIN, [()] * (load.items_a_day + load.rounds * load.items))
-    warm_up, timed = records[: load.items_a_day], records[load.items_a_day :]
-    rounds = [timed[start : start + load.items] for start in range(0, len(timed), load.items)]
+    records = writer.stream(BEGIN, [()] * (load.items_a_day + load.slices * SLICE))
     settle_memory()
-    for unit in _units(warm_up):
-        reading.take(unit)
-    spent = [_time_round(reading, records) for records in rounds]
+    _time_slice(reading, records[: load.items_a_day])
     started = time.perf_counter()
     detector.facts()
     facts_ms = 1000 * (time.perf_counter() - started)
-    return Detection(
-        keys=keys,
-        events_per_second=Spread.of(load.items / each.total for each in spent),
-        decode_us=_microseconds((each.decode for each in spent), load.items),
-        step_us=_microseconds((each.step for each in spent), load.items),
-        rest_us=_microseconds((each.rest for each in spent), load.items),
-        idle_key_bytes=key_bytes,
-        restore_seconds=restored_seconds,
-        facts_ms=facts_ms,
-        compiled=is_compiled(),
-    )
+    restored = Restored(keys, key_bytes, restored_seconds, facts_ms, is_compiled())
+    return restored, (_time_slice(reading, part) for part in _cut(records[load.items_a_day :], SLICE))
 
 
-def _time_round(reading: Reading, records: Sequence[Record]) -> Spent:
+def _time_slice(reading: Reading, records: Sequence[Record]) -> Spent:
     reading.spent = Spent()
-    for unit in _units(records):
+    for unit in _cut(records, BATCH):
         reading.take(unit)
     return reading.spent
-
-
-def _microseconds(seconds: Iterable[float], items: int) -> float:
-    return 1e6 * Spread.of(seconds).median / items
 
 
 def _resident_bytes() -> int:
@@ -339,27 +333,61 @@ def _resident_bytes() -> int:
     return pages * 4096
 
 
-def measure_detector(symbols: Sequence[int], folder: Path, say: Say) -> list[Detection]:
-    """Of each number of symbols, one process that writes the state and one that is measured."""
-    found = []
-    for count in symbols:
-        state = folder / f"state-{count}.jsonl"
-        command = (sys.executable, "-m", "tests.bench.detection", str(count), str(state))
-        subprocess.run((*command, "--write"), check=True)
-        told: dict[str, Any] = orjson.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        state.unlink()
-        detection = Detection(**{**told, "events_per_second": Spread(**told["events_per_second"])})
-        say(f"  {detection.keys:,} keys: {detection.events_per_second.median:,.0f} events a second")
-        found.append(detection)
-    return found
+def measure_detector(symbols: Sequence[int], load: Load, folder: Path, say: Say) -> list[Detection]:
+    """Let a process for each number of symbols time a slice, then all the next, and so on."""
+    with ExitStack() as running:
+        processes, restored = [], []
+        for count in symbols:
+            state = folder / f"state-{count}.jsonl"
+            command = (sys.executable, "-m", "tests.bench.detection", str(count), str(load.slices), str(state))
+            subprocess.run((*command, "--write"), check=True)
+            started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            processes.append(running.enter_context(started))
+            restored.append(Restored(**_ask(started)))
+            state.unlink()
+            say(f"  {restored[-1].keys:,} keys restored")
+        rounds = [[Spent(**_ask(process)) for process in processes] for _ in range(load.slices)]
+    return compare_slices(restored, rounds)
 
 
-def main(count: str, file: str, write: str = "") -> None:
-    """In a process of its own."""
+def _ask(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The next answer of ``main``."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    told: dict[str, Any] = orjson.loads(process.stdout.readline())
+    return told
+
+
+def compare_slices(restored: Sequence[Restored], rounds: Sequence[Sequence[Spent]]) -> list[Detection]:
+    """One for each detector, of its slices in all rounds."""
+    return [
+        Detection(
+            restored=known,
+            events_per_second=Spread.of(SLICE / spent.total for spent in slices),
+            ratio=median(spent[0].total / spent[number].total for spent in rounds),
+            decode_us=_microseconds(spent.decode for spent in slices),
+            step_us=_microseconds(spent.step for spent in slices),
+            rest_us=_microseconds(spent.rest for spent in slices),
+        )
+        for number, (known, slices) in enumerate(zip(restored, zip(*rounds, strict=True), strict=True))
+    ]
+
+
+def _microseconds(seconds: Iterable[float]) -> float:
+    return 1e6 * median(seconds) / SLICE
+
+
+def main(count: str, slices: str, file: str, write: str = "") -> None:
+    """In a process of its own: an answer for each line, what was restored and then a slice each."""
+    load = Load(slices=int(slices))
     if write:
-        write_state(int(count), Path(file), Load())
+        write_state(int(count), Path(file), load)
     else:
-        print(orjson.dumps(asdict(measure(int(count), Path(file), Load()))).decode())
+        restored, timed = measure(int(count), Path(file), load)
+        for _, answer in zip(sys.stdin, chain((restored,), timed), strict=False):
+            print(orjson.dumps(asdict(answer)).decode(), flush=True)
 
 
 if __name__ == "__main__":

@@ -120,32 +120,32 @@ def render_throughputs(throughputs: Sequence[Throughput]) -> Table:
 
 def render_detections(detections: Sequence[Detection]) -> Table:
     """A line for each number of keys."""
-    how = "compiled" if all(row.compiled for row in detections) else "uncompiled"
+    how = "compiled" if all(row.restored.compiled for row in detections) else "uncompiled"
     title = f"The detector, {how}, on one core: decode, merge, fold, statistic, changelog"
     columns = (
         "keys",
         "events/s",
         "min - max",
-        "µs/event: decode",
-        "step",
-        "rest",
-        "B/idle key",
+        "ratio",
+        "decode µs",
+        "step µs",
+        "rest µs",
+        "B/key",
         "restore s",
-        "facts ms",
     )
     table = _open_table(title, *columns)
     for row in detections:
         rate = row.events_per_second
         table.add_row(
-            f"{row.keys:,}",
+            f"{row.restored.keys:,}",
             f"{rate.median:,.0f}",
             f"{rate.low:,.0f} - {rate.high:,.0f}",
+            f"{row.ratio:.2f}",
             f"{row.decode_us:.1f}",
             f"{row.step_us:.1f}",
             f"{row.rest_us:.1f}",
-            f"{row.idle_key_bytes:.0f}",
-            f"{row.restore_seconds:.1f}",
-            f"{row.facts_ms:.1f}",
+            f"{row.restored.idle_key_bytes:.0f}",
+            f"{row.restored.seconds:.1f}",
         )
     return table
 
