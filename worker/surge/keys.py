@@ -12,7 +12,7 @@ from worker.labelled import News, Said
 MIN_PROBABILITY: Final = 0.5
 _SCHEMES: Final = {"cashtag": "symbol"}
 _TARGET_END: Final = "\x1f"
-_KEY_TYPES: Final = frozenset(KeyType)
+_KEY_TYPES: Final[dict[str, KeyType]] = {key_type.value: key_type for key_type in KeyType}
 
 ENTITY: Final = KeyType.entity
 SOURCE: Final = KeyType.source
@@ -69,9 +69,10 @@ class Key(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Key":
         """The key named ``text`` in the state."""
-        key_type, _, name = text.partition(":")
-        if key_type in _KEY_TYPES:
-            return cls(KeyType(key_type), name)
+        begin, _, name = text.partition(":")
+        key_type = _KEY_TYPES.get(begin)
+        if key_type is not None:
+            return cls(key_type, name)
         target, _, key = text.partition(_TARGET_END)
         return cls.parse(key)._replace(target=Target.parse(target))
 

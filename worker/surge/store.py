@@ -15,8 +15,8 @@ from worker.surge.lifecycle import KeyState, read_key
 from worker.surge.rules import Rules
 from worker.surge.versions import KEY_PREFIX, Versions
 
-MAX_HOT: Final = 20_000
-"""States kept as objects between batches: some 2 kB each, where a record has 200 bytes."""
+MAX_HOT: Final = 100_000
+"""States kept as objects between batches, 1 to 2 kB each beside their records: reading a record takes longer."""
 
 
 @mypyc_attr(acyclic=True)
