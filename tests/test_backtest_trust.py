@@ -116,6 +116,9 @@ def test_late_missed_and_repeated_alerts_are_told():
     assert "1 a day, 4 times as many, 85 for 30" in told
     assert "Without an alert within 120 stories: 1 a day, 4 times as many, 1 of 2 surges." in told
     assert "Of 24 surges 1 opened more than one alert." in told
+    eager = (Jump(1, 4, (Trial(50, 30.0, 2, 1.5), Trial(50, 30.0, 2, 1.5))), *JUMPS[1:])
+    told = " ".join(tell_speed(replace(JUDGEMENT, jumps=eager)))
+    assert "Of 24 surges 2 opened more than one alert, where chance opens 3 alerts in as many stories." in told
 
 
 def test_the_protocol_names_what_is_dealt_out(found):

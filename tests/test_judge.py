@@ -30,9 +30,9 @@ from worker.judging.resampling import (
 )
 from worker.judging.streams import Arrival, Story, clock_at, count_hits, rules_for_streams, write_arrivals, write_timed
 from worker.surge.baseline import DAY_MS, HOUR_MS
-from worker.surge.exposure import HOURS, WHOLE, Profile
+from worker.surge.exposure import FLAT, HOURS, WHOLE, Profile
 from worker.surge.keys import NEGATIVE, Target, Watchlist
-from worker.surge.rules import Primed, Profiles
+from worker.surge.rules import Primed, Prior, Priors, Profiles
 
 TINY = Plan(
     calm_streams=2, calm_alerts=0.1, trials=1, rates=(10,), jumps=(50,), resampled_streams=2, resampled_stories=2_000
@@ -41,6 +41,7 @@ SLOW = replace(RULES, negatives_a_day=400.0)
 """At a pace that takes no time to simulate."""
 
 DAYTIME = Profile(tuple(2 * WHOLE - 1 if 6 <= hour % 24 < 18 else 1 for hour in range(HOURS)))
+WORKDAYS = Profile(tuple(1398 if hour < 5 * 24 else 5 for hour in range(HOURS)))
 
 
 def make_days(days: int, a_day: int = 20, seed: int = 0) -> dict[int, list[Arrival]]:
@@ -78,10 +79,24 @@ def test_a_jump_is_told_about_as_soon_as_by_the_bare_test_and_once(jump):
     assert found.met, found
 
 
-def test_copies_change_no_alert():
-    found = compare_copies(RULES, 0)
+@pytest.mark.parametrize("profile", [FLAT, WORKDAYS])
+def test_copies_change_no_alert(profile):
+    found = compare_copies(replace(RULES, profiles=Profiles(market=profile)), 0)
     assert found.same
     assert found.alerts
+
+
+def test_a_surge_begins_in_no_alert_of_chance():
+    eager = replace(RULES, negatives_a_day=68.0)
+    trials = [try_jump(eager, 1, 50, seed) for seed in range(8)]
+    assert all(trial.opened for trial in trials)
+    assert trials[0].by_chance == pytest.approx(MAX_STORIES * 2 / 68)
+
+
+def test_more_alerts_of_one_surge_are_borne_as_far_as_chance_opens_them():
+    trials = (Trial(10, 10.0, 2, 0.6), Trial(13, 10.0, 1, 0.6))
+    assert Jump(10, 8, trials).met
+    assert not Jump(10, 8, (trials[0], replace(trials[0], by_chance=0.3))).met
 
 
 def test_a_surge_takes_as_long_as_its_stories():
@@ -164,12 +179,13 @@ def test_streams_are_judged_by_the_users_rules_without_what_is_of_other_keys():
         targets=(Target("topic", "m&a"),),
         watchlists=(mine, own),
         budget_a_day=0.5,
+        priors=Priors(entity=Prior(0.1, 0.5)),
         profiles=Profiles(market=DAYTIME),
         primed=Primed("p", "d1", {}),
     )
     found = rules_for_streams(rules)
     assert (found.targets, found.watchlists, found.primed) == ((NEGATIVE,), (mine,), None)
-    assert (found.budget_a_day, found.priors) == (0.5, rules.priors)
+    assert (found.budget_a_day, found.priors) == (0.5, Priors())
     assert found.profiles == Profiles(DAYTIME, DAYTIME, DAYTIME, DAYTIME, DAYTIME)
 
 

@@ -92,7 +92,9 @@ def render_judgement(found: Judgement) -> Table:
         table.add_row("alerts a day, archive shuffled", measured, "none", "")
     for jump in found.jumps:
         name = f"{jump.rate_a_day:g} a day, {jump.times:g} times as many"
-        table.add_row(name, _spell_jump(jump), f"{jump.bar:.1f}, one alert", spell_verdict(met=jump.met))
+        table.add_row(
+            name, _spell_jump(jump), f"{jump.bar:.1f}, one alert{_spell_chance(jump)}", spell_verdict(met=jump.met)
+        )
     same = f"{sum(each.same for each in found.copies)} of {len(found.copies)} streams the same"
     alerts = sum(each.alerts for each in found.copies)
     table.add_row("30 % copies", f"{same}, {alerts} alerts", "all", spell_verdict(met=found.copies_met))
@@ -107,6 +109,10 @@ def spell_interval(found: Interval) -> str:
 def spell_verdict(*, met: bool) -> str:
     """For a terminal."""
     return "[green]met[/]" if met else "[bold red]missed[/]"
+
+
+def _spell_chance(jump: Jump) -> str:
+    return f", {jump.by_chance} more by chance" if jump.by_chance else ""
 
 
 def _spell_jump(jump: Jump) -> str:

@@ -174,9 +174,10 @@ def tell_speed(judgement: Judgement) -> Iterator[str]:
         told = "; ".join(f"{_name(jump)}, {jump.missed} of {len(jump.trials)} surges" for jump in missed)
         yield f"Without an alert within {MAX_STORIES} stories: {told}."
     surges = sum(len(jump.trials) for jump in jumps)
-    again = sum(jump.opened_again for jump in jumps)
+    again, by_chance = sum(jump.opened_again for jump in jumps), sum(jump.by_chance for jump in jumps)
     if again:
-        yield f"Of {surges} surges {again} opened more than one alert."
+        beside = f", where chance opens {count(by_chance, 'alert', 'alerts')} in as many stories" if by_chance else ""
+        yield f"Of {surges} surges {again} opened more than one alert{beside}."
     else:
         yield f"None of {surges} surges opened more than one alert."
 

@@ -5,14 +5,25 @@ from dataclasses import dataclass
 from random import Random
 
 from worker.detector import detect
-from worker.judging.jumps import QUIET_DAYS, SYMBOL, calm_symbol
-from worker.judging.streams import WALL, Timed, draw_story, draw_times, rules_for_streams, write_timed
+from worker.judging.jumps import OTHERS, QUIET_DAYS, SYMBOL, calm_symbol
+from worker.judging.streams import (
+    WALL,
+    Arrival,
+    draw_story,
+    draw_times,
+    rules_for_streams,
+    time_stories,
+    write_arrivals,
+)
 from worker.lives import fired_lives
 from worker.surge.rules import Rules
 
 SHARE = 0.3
-WITHIN_SECONDS = 72_000
+WITHIN_MS = 72_000_000
 """After its story; less than a window."""
+
+OTHERS_EVERY_MS = 10_800_000
+"""Another company's story comes so often: copies would else end a silence, in which exposure stands still."""
 
 NEGATIVES_A_DAY, SURGE_A_DAY, SURGE_DAYS = 10.0, 200.0, 0.3
 
@@ -33,13 +44,20 @@ def compare_copies(rules: Rules, seed: int) -> Comparison:
         *calm_symbol(random, NEGATIVES_A_DAY, QUIET_DAYS + 1),
         *((seconds, draw_story(random, SYMBOL, negative=True)) for seconds in times),
     ]
-    timed = [(seconds, story._replace(title=f"story {number}")) for number, (seconds, story) in enumerate(timed)]
-    reprints = [(s + random.uniform(1, WITHIN_SECONDS), story) for s, story in timed if random.random() < SHARE]
-    alone, together = _fire(rules, timed), _fire(rules, [*timed, *reprints])
+    arrivals = time_stories(timed, rules.profiles.market)
+    clocks = [clock_ms for clock_ms, _ in arrivals]
+    arrivals += [
+        Arrival(clock_ms, draw_story(random, OTHERS[0], negative=False))
+        for clock_ms in range(min(clocks), max(clocks), OTHERS_EVERY_MS)
+    ]
+    stories = [Arrival(clock_ms, story._replace(title=f"story {n}")) for n, (clock_ms, story) in enumerate(arrivals)]
+    reprints = [
+        Arrival(ms + random.randint(1000, WITHIN_MS), story) for ms, story in stories if random.random() < SHARE
+    ]
+    alone, together = _fire(rules, stories), _fire(rules, [*stories, *reprints])
     return Comparison(len(alone), alone == together)
 
 
-def _fire(rules: Rules, timed: Iterable[Timed]) -> list[tuple[object, ...]]:
-    events = write_timed(timed, rules.profiles.market)
-    lives = fired_lives(detect(rules, events, emitted_at=WALL))
+def _fire(rules: Rules, arrivals: Iterable[Arrival]) -> list[tuple[object, ...]]:
+    lives = fired_lives(detect(rules, write_arrivals(arrivals), emitted_at=WALL))
     return [(life[0].key, life[0].kind, life[0].starts_at) for life in lives]

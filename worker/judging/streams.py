@@ -16,7 +16,7 @@ from schemas.events import Entity, InputRef, LabelledEvent, Sentiment, Sentiment
 from worker.surge.exposure import FLAT, MONDAY_MS, Profile
 from worker.surge.keys import NEGATIVE, Mentions, count_on
 from worker.surge.revision import instant_of
-from worker.surge.rules import Profiles, Rules
+from worker.surge.rules import Priors, Profiles, Rules
 
 DAY_SECONDS = 86_400.0
 STACK = StackRef(name="judge", digest="")
@@ -63,16 +63,18 @@ Timed = tuple[float, Story]
 
 
 def rules_for_streams(rules: Rules) -> Rules:
-    """The same V, F, priors and watch-lists for made-up news, which is labelled by its sentiment alone.
+    """The same V, F and watch-lists for made-up news, which is labelled by its sentiment alone.
 
-    All keys have the market's week, since all are busy at the same time. A primer's keys are not those of the streams.
-    Watch-lists with a budget of their own are left out: what they fire is not within F.
+    All keys have the market's week, since all are busy at the same time. A primer's keys are not those of the streams,
+    nor is what it expects of new ones. Watch-lists with a budget of their own are left out: what they fire is not
+    within F.
     """
     return replace(
         rules,
         targets=(NEGATIVE,),
         watchlists=tuple(watchlist for watchlist in rules.watchlists if watchlist.budget_a_day is None),
         profiles=Profiles(*(5 * (rules.profiles.market,))),
+        priors=Priors(),
         primed=None,
     )
 
@@ -92,16 +94,24 @@ def draw_story(random: Random, entity: str, *, negative: bool, topics: tuple[str
 
 def clock_at(seconds: float, profile: Profile = FLAT) -> datetime:
     """When so many seconds of exposure have gone by since the start, on whole milliseconds."""
-    return instant_of(profile.clock_ms(profile.exposure_ms(_START_MS) + round(seconds * 1000)))
+    return instant_of(_clock_ms(seconds, profile))
+
+
+def _clock_ms(seconds: float, profile: Profile) -> int:
+    return profile.clock_ms(profile.exposure_ms(_START_MS) + round(seconds * 1000))
+
+
+def time_stories(timed: Iterable[Timed], profile: Profile = FLAT) -> list[Arrival]:
+    """When made-up stories arrive."""
+    return [Arrival(_clock_ms(seconds, profile), story) for seconds, story in timed]
 
 
 def write_timed(timed: Iterable[Timed], profile: Profile = FLAT) -> list[LabelledEvent]:
     """Made-up stories as events, in order of time."""
-    ordered = sorted(timed, key=itemgetter(0))
-    return [_write(number, clock_at(seconds, profile), story, STACK) for number, (seconds, story) in enumerate(ordered)]
+    return write_arrivals(time_stories(timed, profile))
 
 
-def write_arrivals(arrivals: Iterable[Arrival], stack: StackRef) -> list[LabelledEvent]:
+def write_arrivals(arrivals: Iterable[Arrival], stack: StackRef = STACK) -> list[LabelledEvent]:
     """Stories as the events of one partition, in order of time, labelled by a stack."""
     ordered = sorted(arrivals, key=itemgetter(0))
     return [_write(number, instant_of(clock_ms), story, stack) for number, (clock_ms, story) in enumerate(ordered)]
