@@ -83,7 +83,8 @@ def main(
     machine = look_at_machine()
     say(machine.sentence)
     if detector:
-        report = report_detector(machine, *((SYMBOLS[:1], Load(slices=5)) if quick else (SYMBOLS, Load())))
+        symbols, load = (SYMBOLS[:1], Load(slices=5)) if quick else (SYMBOLS, Load())
+        report = report_detector(machine, symbols, load)
     else:
         report = report_all(machine, load_bundle(bundle), plan, edge_only)
     show(report)
