@@ -148,6 +148,7 @@ def tell_without_coordinates(result: Result) -> list[dict[str, object]]:
 
 def _without_coordinates(alert: AlertEvent) -> dict[str, object]:
     told = canonical(alert)
-    del told["alert_id"]
+    for named in (told, *told["inhibited_by"]):
+        del named["alert_id"]
     del told["provenance"]["inputs"]
     return told

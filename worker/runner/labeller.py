@@ -301,9 +301,13 @@ class Labeller:
                 return
 
     async def _recover(self, attempt: _Attempt) -> bool:
-        """Have a producer again; whether the tenure of the attempt is still ours then."""
-        await self.sink.start()
+        """Have a producer again; whether the tenure of the attempt is still ours then.
+
+        The pause comes first: workers that share an instance by mistake fence each other with every new producer, and
+        one that paused with its own would hardly ever commit.
+        """
         await asyncio.sleep(RETRY_SECONDS)
+        await self.sink.start()
         ours = attempt.shipment.tenure is self._tenure()
         UNITS.labels("labeller", "retried" if ours else "dropped").inc()
         return ours
