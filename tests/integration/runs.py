@@ -26,9 +26,9 @@ from workload import Workload, make_workload
 PARTITIONS = 3
 FREEZE_SECONDS = 0.03
 """For what a frozen worker had sent to reach the broker, and be seen."""
-MAX_SLICE_SECONDS = 0.008
+MAX_SLICE_SECONDS = 0.004
 """How long a worker runs between two looks: records of a transaction lie uncommitted for milliseconds."""
-TRIES = 500
+TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
