@@ -24,7 +24,7 @@ from worker.backtest.trust import (
 from worker.cli import app
 from worker.judging.chance import Chance
 from worker.judging.judge import Judgement
-from worker.judging.jumps import Jump, Trial
+from worker.judging.jumps import MAX_STORIES, Jump, Trial
 from worker.judging.reprints import Comparison
 from worker.judging.resampling import MIN_DAYS, Resampled, Watched
 from worker.judging.streams import STACK, Arrival, Story, write_arrivals
@@ -116,7 +116,7 @@ def test_late_missed_and_repeated_alerts_are_told():
     assert "1 a day, 4 times as many, 85 for 30" in told
     assert "Without an alert within 120 stories: 1 a day, 4 times as many, 1 of 2 surges." in told
     assert "Of 24 surges 1 opened more than one alert." in told
-    eager = (Jump(1, 4, (Trial(50, 30.0, 2, 1.5), Trial(50, 30.0, 2, 1.5))), *JUMPS[1:])
+    eager = (Jump(1, 4, (Trial(50, 30.0, 2), Trial(50, 30.0, 2)), 3 / (2 * MAX_STORIES)), *JUMPS[1:])
     told = " ".join(tell_speed(replace(JUDGEMENT, jumps=eager)))
     assert "Of 24 surges 2 opened more than one alert, where chance opens 3 alerts in as many stories." in told
 

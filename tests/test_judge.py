@@ -90,13 +90,12 @@ def test_a_surge_begins_in_no_alert_of_chance():
     eager = replace(RULES, negatives_a_day=68.0)
     trials = [try_jump(eager, 1, 50, seed) for seed in range(8)]
     assert all(trial.opened for trial in trials)
-    assert trials[0].by_chance == pytest.approx(MAX_STORIES * 2 / 68)
 
 
 def test_more_alerts_of_one_surge_are_borne_as_far_as_chance_opens_them():
-    trials = (Trial(10, 10.0, 2, 0.6), Trial(13, 10.0, 1, 0.6))
-    assert Jump(10, 8, trials).met
-    assert not Jump(10, 8, (trials[0], replace(trials[0], by_chance=0.3))).met
+    trials = (Trial(10, 10.0, 2), Trial(13, 10.0, 1))
+    assert Jump(10, 8, trials, 1.2 / (2 * MAX_STORIES)).met
+    assert not Jump(10, 8, trials, 0.9 / (2 * MAX_STORIES)).met
 
 
 def test_a_surge_takes_as_long_as_its_stories():

@@ -105,7 +105,12 @@ def judge(
             budget_a_day=rules.budget_a_day,
         ),
         jumps=tuple(
-            Jump(*cell, tuple(trials[plan.trials * n : plan.trials * (n + 1)])) for n, cell in enumerate(cells)
+            Jump(
+                *cell,
+                tuple(trials[plan.trials * n : plan.trials * (n + 1)]),
+                rules.budget_a_day / rules.negatives_a_day,
+            )
+            for n, cell in enumerate(cells)
         ),
         copies=tuple(copies),
         resampled=_summarise(resampled),

@@ -35,6 +35,7 @@ OTHERS_A_DAY = 24.0
 QUIET_DAYS = 14.0
 NEGATIVE_SHARE = 0.25
 MAX_STORIES = 120
+MAX_DRAWS = 20
 BARE_TESTS = 50
 BAR = 1.3
 """How many times as many stories as by the bare test an alert may take."""
@@ -45,22 +46,24 @@ class Trial:
     """A jump: negative stories until the alert, the same by the bare test, and alerts it opened.
 
     Both stop at ``MAX_STORIES``, where the stream ends; an alert that has not come then counts as if it came there.
-    Of so many stories chance alone opens ``by_chance``: one in V / F.
     """
 
     stories: int
     by_the_test: float
     opened: int
-    by_chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """Trials of a symbol whose negative stories, so many a day, become so many times as many."""
+    """Trials of a symbol whose negative stories, so many a day, become so many times as many.
+
+    Chance alone opens ``chance_a_story`` alerts for each: F / V.
+    """
 
     rate_a_day: float
     times: float
     trials: tuple[Trial, ...]
+    chance_a_story: float = 0.0
 
     @property
     def stories(self) -> Interval:
@@ -90,7 +93,7 @@ class Jump:
     @property
     def by_chance(self) -> int:
         """Alerts that chance opens in all trials, beside those of the surges; a part of one is none."""
-        return int(sum(trial.by_chance for trial in self.trials))
+        return int(len(self.trials) * MAX_STORIES * self.chance_a_story)
 
     @property
     def met(self) -> bool:
@@ -105,15 +108,18 @@ class Jump:
 def try_jump(rules: Rules, rate_a_day: float, times: float, seed: int) -> Trial:
     """Two calm weeks of one symbol, a quarter of its stories negative, then a jump of the negative ones.
 
-    They are drawn again where an alert that chance opened in them is not over: the surge would be part of it.
+    They are drawn again where an alert that chance opened in them is not over, as long as that is not the rule: the
+    surge would be part of it.
     """
     rules, random = rules_for_streams(rules), Random(f"{rate_a_day:g} {times:g} {seed}")
-    while (trial := _try_once(rules, rate_a_day, times, random)) is None:
-        pass
+    for _ in range(MAX_DRAWS):
+        trial, began_in_an_alert = _try_once(rules, rate_a_day, times, random)
+        if not began_in_an_alert:
+            break
     return trial
 
 
-def _try_once(rules: Rules, rate_a_day: float, times: float, random: Random) -> Trial | None:
+def _try_once(rules: Rules, rate_a_day: float, times: float, random: Random) -> tuple[Trial, bool]:
     profile = rules.profiles.market
     days = MAX_STORIES / (rate_a_day * times)
     timed = [*calm_symbol(random, rate_a_day, QUIET_DAYS + days), *_others(random, QUIET_DAYS + days)]
@@ -122,8 +128,7 @@ def _try_once(rules: Rules, rate_a_day: float, times: float, random: Random) -> 
     alerts = detect(rules, write_timed(timed, profile), emitted_at=WALL, run_out=True)
     lives = [life for life in fired_lives(alerts) if life[0].key == SYMBOL]
     start = clock_at(QUIET_DAYS * DAY_SECONDS, profile)
-    if any(life[0].starts_at < start <= (life[-1].ends_at or start) for life in lives):
-        return None
+    began_in_an_alert = any(life[0].starts_at < start <= (life[-1].ends_at or start) for life in lives)
     found = [life[0] for life in lives if life[0].starts_at >= start]
     negatives = sorted(seconds for seconds, story in timed if SYMBOL in story.entities and story.is_negative)
     clocks = [clock_at(seconds, profile) for seconds in negatives]
@@ -131,8 +136,7 @@ def _try_once(rules: Rules, rate_a_day: float, times: float, random: Random) -> 
     baseline = found[0].baseline if found else None
     a, b = (baseline.a, baseline.b) if baseline else _baseline_after(negatives, rules)
     by_the_test = fmean(_bare_test(rules, (a, b), rate_a_day * times, random) for _ in range(BARE_TESTS))
-    budget_a_day, negatives_a_day = rules.stakes(None)
-    return Trial(min(stories, MAX_STORIES), by_the_test, len(found), MAX_STORIES * budget_a_day / negatives_a_day)
+    return Trial(min(stories, MAX_STORIES), by_the_test, len(found)), began_in_an_alert
 
 
 def calm_symbol(random: Random, rate_a_day: float, days: float) -> Iterator[Timed]:

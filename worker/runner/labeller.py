@@ -304,7 +304,7 @@ class Labeller:
         """Have a producer again; whether the tenure of the attempt is still ours then.
 
         The pause comes first: workers that share an instance by mistake fence each other with every new producer, and
-        one that paused with its own would hardly ever commit.
+        have less time to while one commits.
         """
         await asyncio.sleep(RETRY_SECONDS)
         await self.sink.start()
